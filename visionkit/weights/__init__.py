@@ -1,1 +1,6 @@
+"""Model cards and their weights."""
 
+from visionkit.weights.card import Card, Metric, Trained, Weights
+from visionkit.weights.registry import card_names, list_cards, load_card
+
+__all__ = ["Card", "Metric", "Trained", "Weights", "card_names", "list_cards", "load_card"]

@@ -1,0 +1,16 @@
+"""Every command of the command line, one row each, in the order of the help page.
+
+A module is imported when its command is used, and holds it under the name `command`. So the help page and every
+mistake in typing cost no import of what the commands need.
+"""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module, one line for the help page)
+    "models": ("visionkit.cli.models", "List the model cards, or show one."),
+    "inspect": ("visionkit.cli.inspect", "Tell what a video, an image or a folder really holds."),
+    "doctor": ("visionkit.cli.doctor", "Tell what this machine has: versions, cores, codecs, models."),
+}

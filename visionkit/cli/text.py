@@ -1,0 +1,64 @@
+"""Words on a terminal: strings made safe to print, tables, JSON, examples in help pages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from visionkit.errors import OutputError
+
+__all__ = ["clean", "emit", "emit_json", "examples", "file_size", "table"]
+
+
+def clean(text: str) -> str:
+    r"""`text` on one line and without anything a terminal would obey: such characters become escapes (`\n`, `\x1b`).
+
+    Bytes of a file name that are not UTF-8 (lone surrogates in Python) become `\xNN`.
+    """
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else char.encode("unicode_escape").decode("ascii")
+
+
+def emit(line: str = "") -> None:
+    """Write one line to stdout; every control character but the line's end is escaped."""
+    if sys.stdout is None:
+        raise OutputError("stdout-closed", "The results go to stdout, and stdout is closed. Open it, or redirect it.")
+    click.echo(clean(line))
+
+
+def emit_json(value: Any) -> None:
+    """Write `value` to stdout as strict, indented JSON in ASCII (so any locale can print it)."""
+    for line in json.dumps(value, indent=2, allow_nan=False).splitlines():
+        emit(line)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose columns are as wide as their widest cell; the first row is the head."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def file_size(count: int | None) -> str:
+    """`count` bytes in the unit a reader expects: `840 B`, `1.2 MB`; `?` where unknown."""
+    if count is None:
+        return "?"
+    if count < 1000:
+        return f"{count} B"
+    for unit, scale in (("kB", 1e3), ("MB", 1e6)):
+        if count < scale * 1000:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e9:.1f} GB"
+
+
+def examples(*lines: str) -> str:
+    """The end of a help page: command lines that work when pasted."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
