@@ -1,0 +1,1 @@
+"""Tests, and helpers imported as `tests.…`."""
