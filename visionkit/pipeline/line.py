@@ -1,0 +1,145 @@
+"""The assembly line: a reader and stages, each in a thread of its own, joined by queues bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from visionkit.errors import ModelError
+from visionkit.pipeline.buffers import ByteQueue, Cancelled
+from visionkit.pipeline.stage import Item, Stage
+
+if TYPE_CHECKING:
+    from visionkit.structures import Frame
+
+__all__ = ["MAX_BYTES", "MAX_ITEMS", "Line"]
+
+# Held between two neighbours. Eight frames level out a decoder's and an encoder's bursts (frame threads, B-frames);
+# the bytes keep 4K and 8K sources within memory.
+MAX_ITEMS = 8
+MAX_BYTES = 64 * 2**20
+
+
+class Line:
+    """Frames in, items out, in order, while every stage works on its own item at the same time.
+
+    Iterate it once. The first exception of any thread stops all of them and is raised to the iterating caller as it
+    was, with its traceback; leaving the loop early stops them as well. No thread outlives the iteration.
+
+    Args:
+        frames: the reader; iterated in its own thread.
+        stages: in order. Their `setup` is the caller's business.
+        max_bytes: the most bytes of pixels waiting between two neighbours.
+        max_items: the most frames waiting there.
+        fail_fast: a `ModelError` on one frame ends the run instead of marking the frame.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        stages: Sequence[Stage],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_items: int = MAX_ITEMS,
+        fail_fast: bool = False,
+    ) -> None:
+        self.frames, self.stages, self.fail_fast = frames, list(stages), fail_fast
+        self.queues: list[ByteQueue[Item]] = [ByteQueue(max_bytes, max_items) for _ in range(len(self.stages) + 1)]
+        self.seconds = dict.fromkeys(["decode", *(stage.name for stage in self.stages)], 0.0)
+        if len(self.seconds) != len(self.stages) + 1:
+            raise ValueError(f"Stages need different names. Received: {[stage.name for stage in self.stages]}.")
+        self.failed = 0
+        self.first_failure: ModelError | None = None
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._failure_lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Read no further frame; those already read still come out. Safe from a signal handler."""
+        self._stop.set()
+
+    def __iter__(self) -> Iterator[Item]:
+        threads = [threading.Thread(target=self._guard, args=(self._read,), name="decode", daemon=True)]
+        for place, stage in enumerate(self.stages):
+            run = (self._work, stage, self.queues[place], self.queues[place + 1])
+            threads.append(threading.Thread(target=self._guard, args=run, name=stage.name, daemon=True))
+        for thread in threads:
+            thread.start()
+        last = self.queues[-1]
+        try:
+            while (item := last.get()) is not None:
+                yield item
+        except Cancelled:
+            pass  # by a failing thread; raised below
+        finally:
+            self._tear_down()
+            for thread in threads:
+                thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self) -> None:
+        first, reader = self.queues[0], iter(self.frames)
+        try:
+            while not self._stop.is_set():
+                begin = time.perf_counter()
+                frame = next(reader, None)
+                self.seconds["decode"] += time.perf_counter() - begin
+                if frame is None:
+                    break
+                item = Item(frame)
+                first.put(item, item.nbytes)
+        finally:
+            close = getattr(reader, "close", None)  # a generator's `finally` runs here, not when it is collected
+            if close is not None:
+                close()
+        first.end()
+
+    def _work(self, stage: Stage, inbox: ByteQueue[Item], outbox: ByteQueue[Item]) -> None:
+        ended = False
+        while not ended:
+            items: list[Item] = []
+            while len(items) < stage.batch and not ended:
+                item = inbox.get()
+                if item is None:
+                    ended = True
+                else:
+                    items.append(item)
+            if items:
+                begin = time.perf_counter()
+                self._process(stage, items)
+                self.seconds[stage.name] += time.perf_counter() - begin
+            for item in items:
+                outbox.put(item, item.nbytes)
+        outbox.end()
+
+    def _process(self, stage: Stage, items: list[Item]) -> None:
+        try:
+            stage.process(items)
+        except ModelError as error:
+            if self.fail_fast:
+                raise
+            if len(items) > 1:  # find the one that fails; its neighbours keep their results
+                for item in items:
+                    self._process(stage, [item])
+                return
+            items[0].error = f"{stage.name}: {error.message}"
+            self.failed += 1
+            self.first_failure = self.first_failure or error
+
+    def _guard(self, run: object, *args: object) -> None:
+        try:
+            run(*args)  # type: ignore[operator]
+        except Cancelled:
+            pass
+        except BaseException as error:  # handed to the caller, whatever it is
+            with self._failure_lock:
+                self._failure = self._failure or error
+            self._tear_down()
+
+    def _tear_down(self) -> None:
+        self._stop.set()
+        for queue in self.queues:
+            queue.cancel()

@@ -1,0 +1,103 @@
+"""What travels through the runner (`Item`) and what works on it (`Stage`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.structures import Frame
+
+if TYPE_CHECKING:
+    from visionkit.io import MediaInfo
+
+__all__ = ["FunctionStage", "Item", "Stage", "TaskStage"]
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One frame on its way through the stages.
+
+    Args:
+        frame: what was decoded. Its pixels belong to the runner: a stage behind the last network may draw on them.
+        results: what the stages found, by stage name.
+        error: why this frame has no (trustworthy) result; None when all went well.
+    """
+
+    frame: Frame
+    results: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels held."""
+        return int(self.frame.image.nbytes)
+
+
+class Stage:
+    """One step of the line: called with items in order, always from one thread of its own.
+
+    A subclass overrides `process`, and the other methods where it needs them. `ModelError` raised by `process` marks
+    the frame (its row says why) and the run goes on; any other exception ends the run and reaches the caller.
+
+    Args:
+        name: the key of its results and of its seconds in `run.json`.
+        batch: how many items `process` takes at a time; the last batch of a source may be smaller.
+    """
+
+    def __init__(self, name: str, batch: int = 1) -> None:
+        if batch < 1:
+            raise ValueError(f"`batch` must be a positive integer. Received: batch={batch}.")
+        self.name = name
+        self.batch = batch
+
+    def check(self, info: MediaInfo) -> None:
+        """Refuse a source this stage cannot work on; cheap, before outputs are touched or a model is loaded."""
+
+    def setup(self, info: MediaInfo) -> None:
+        """Get ready for this source (load a model, open a file), before the first frame."""
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Work on the items in place."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any] | None:
+        """The stage's model for `run.json`: name, sha256, runtime, precision; None for a stage without one."""
+        return None
+
+    def close(self) -> None:
+        """Let go of what `setup` took; called once, whether the run ended well or not."""
+
+
+class FunctionStage(Stage):
+    """A stage made of a function of one item."""
+
+    def __init__(self, name: str, function: Callable[[Item], None]) -> None:
+        super().__init__(name)
+        self.function = function
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Call the function on each item in order."""
+        for item in items:
+            self.function(item)
+
+
+class TaskStage(Stage):
+    """A stage made of a task: a callable from a list of images, uint8 (H, W, 3) BGR, to a list of structures."""
+
+    def __init__(
+        self, task: Callable[[list[npt.NDArray[np.uint8]]], Sequence[Any]], *, name: str = "result", batch: int = 1
+    ) -> None:
+        super().__init__(name, batch)
+        self.task = task
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Run the task on the images of the items and keep one structure for each."""
+        found = self.task([item.frame.image for item in items])
+        if len(found) != len(items):
+            raise ValueError(f"A task must return one result an image. Received: {len(found)} for {len(items)} images.")
+        for item, result in zip(items, found, strict=True):
+            item.results[self.name] = result
