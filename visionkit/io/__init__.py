@@ -1,1 +1,25 @@
+"""Images, video in and out, live streams, and the files of results."""
 
+from visionkit.io.encoders import CODECS, EncoderStatus, available_encoders, video_suffix
+from visionkit.io.files import check_output
+from visionkit.io.results import JsonlWriter, frame_row, read_results, write_json
+from visionkit.io.run_folder import RunFolder
+from visionkit.io.text import original_name, printable_name, safe_text
+from visionkit.io.video_write import VideoWriter
+
+__all__ = [
+    "CODECS",
+    "EncoderStatus",
+    "JsonlWriter",
+    "RunFolder",
+    "VideoWriter",
+    "available_encoders",
+    "check_output",
+    "frame_row",
+    "original_name",
+    "printable_name",
+    "read_results",
+    "safe_text",
+    "video_suffix",
+    "write_json",
+]

@@ -1,0 +1,277 @@
+"""Result rows as strict JSON: building them from structures, writing and reading `results.jsonl`, whole JSON files."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from visionkit.errors import InputError
+from visionkit.io.files import OutputFile, writing_to
+from visionkit.io.text import printable_name, safe_text
+from visionkit.structures import Classification, Detections, Frame, Track
+
+__all__ = ["JsonlWriter", "frame_row", "json_line", "read_results", "write_json"]
+
+# How fine the numbers of a row are. Pixels to 1/100 and scores to 1/10000 are below what any network means;
+# times to a microsecond are finer than any container's clock.
+PIXEL_DIGITS = 2
+SCORE_DIGITS = 4
+TIME_DIGITS = 3
+
+
+def frame_row(
+    frame: Frame,
+    result: Detections | Classification | Track | None = None,
+    *,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """One row of `results.jsonl`: the frame's place and time, and what was found in it.
+
+    Args:
+        frame: gives index, pts_ms, duration_ms, source and size_hw; a damaged one is marked `"damaged": true`.
+        result: becomes `detections`, `classes` or `track`; None (with `error`) leaves them out.
+        class_names: by class id; an id without a name gets its number as text.
+        error: why there is no result for this frame.
+    """
+    row: dict[str, Any] = {
+        "index": frame.index,
+        "pts_ms": _rounded(frame.pts_ms, TIME_DIGITS),
+        "duration_ms": _rounded(frame.duration_ms, TIME_DIGITS),
+        "source": printable_name(frame.source),
+        "size_hw": list(frame.size_hw),
+    }
+    if frame.damaged:
+        row["damaged"] = True
+    if isinstance(result, Detections):
+        row["detections"] = _detection_rows(result, class_names)
+    elif isinstance(result, Classification):
+        row["classes"] = [
+            {**_class(c, class_names), "confidence": _rounded(p, SCORE_DIGITS)}
+            for c, p in zip(result.class_id, result.confidence, strict=True)
+        ]
+    elif isinstance(result, Track):
+        row["track"] = {
+            "xyxy": _xyxy(result.xyxy),
+            "confidence": _rounded(result.confidence, SCORE_DIGITS),
+            "state": result.state,
+        }
+    if error is not None:
+        row["error"] = error
+    return row
+
+
+def _detection_rows(detections: Detections, names: Sequence[str] | Mapping[int, str] | None) -> list[dict[str, Any]]:
+    rows = [
+        {"xyxy": _xyxy(box), "confidence": _rounded(score, SCORE_DIGITS), **_class(class_id, names)}
+        for box, score, class_id in zip(detections.xyxy, detections.confidence, detections.class_id, strict=True)
+    ]
+    if detections.tracker_id is not None:
+        for row, tracker_id in zip(rows, detections.tracker_id, strict=True):
+            row["tracker_id"] = int(tracker_id)
+    return rows
+
+
+def _class(class_id: Any, names: Sequence[str] | Mapping[int, str] | None) -> dict[str, Any]:
+    number = int(class_id)
+    try:
+        name = str(number) if names is None or number < 0 else str(names[number])
+    except (IndexError, KeyError):
+        name = str(number)
+    return {"class_id": number, "class_name": name}
+
+
+def _xyxy(box: Any) -> list[float | None]:
+    return [_rounded(value, PIXEL_DIGITS) for value in box]
+
+
+def _rounded(value: Any, digits: int) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return round(float(value), digits) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def jsonable(value: Any) -> Any:
+    """`value` in JSON's own types: NumPy unpacked, paths printed, NaN and infinities turned into None.
+
+    Raises:
+        TypeError: something in it has no meaning in JSON.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return jsonable(value.tolist())
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike | bytes):
+        return printable_name(value)
+    if isinstance(value, Mapping):
+        return {_key(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(v) for v in value]
+    raise TypeError(f"a result must be made of numbers, text, lists and mappings. Received: {type(value).__name__}.")
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return str(int(key))
+    raise TypeError(f"a key of a result must be text or a whole number. Received: {key!r}.")
+
+
+def json_bytes(value: Any, indent: int | None = None) -> bytes:
+    """`value` as strict JSON in UTF-8, without a newline at the end."""
+    clean = jsonable(value)
+    try:
+        return json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=indent).encode()
+    except UnicodeEncodeError:  # A lone surrogate has no UTF-8; JSON's own \udc80 escape carries it.
+        return json.dumps(clean, ensure_ascii=True, allow_nan=False, indent=indent).encode()
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """`row` as one line of `results.jsonl`, newline included."""
+    return json_bytes(row) + b"\n"
+
+
+class JsonlWriter:
+    """Rows into a JSON Lines file that gets its name only when closed without an error; or into an open stream.
+
+    Rows lie in a buffer of 64 KiB; `flush()` hands them to the system. A stream (say stdout) is flushed after every
+    row, for its reader may be waiting, and never closed.
+
+    Args:
+        target: a path, or a binary stream.
+        overwrite: replace an existing file, once this one is complete.
+
+    Raises:
+        OutputError: `exists`, `output-unwritable`, `disk-full` and the like, at any time up to `close()`.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | BinaryIO, *, overwrite: bool = False) -> None:
+        self.rows = 0
+        self._file: OutputFile | None = None
+        self._stream: BinaryIO | None
+        if isinstance(target, str | os.PathLike):
+            self._file = OutputFile(target, overwrite=overwrite)
+            with writing_to(target):
+                self._stream = io.BufferedWriter(io.FileIO(self._file.temporary, "wb"), 1 << 16)
+            self._name = os.fspath(target)
+        else:
+            self._stream, self._name = target, "standard output"
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends one row."""
+        if self._stream is None:
+            raise ValueError("the writer is closed")
+        line = json_line(row)
+        with writing_to(self._name):
+            self._stream.write(line)
+            if self._file is None:
+                self._stream.flush()
+        self.rows += 1
+
+    def flush(self) -> None:
+        """Hands every row so far to the operating system."""
+        if self._stream is not None:
+            with writing_to(self._name):
+                self._stream.flush()
+
+    def close(self) -> None:
+        """Completes the file and gives it its name; a second call does nothing."""
+        stream, self._stream = self._stream, None
+        if stream is None or self._file is None:
+            return
+        try:
+            with writing_to(self._name):
+                stream.close()
+            self._file.publish()
+        except BaseException:
+            self._file.discard()
+            raise
+
+    def abort(self) -> None:
+        """Drops the file; never raises."""
+        stream, self._stream = self._stream, None
+        if stream is None or self._file is None:
+            return
+        try:
+            stream.close()
+        except OSError:
+            pass
+        finally:
+            self._file.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, overwrite: bool = True) -> None:
+    """Writes `value` to `path` as indented strict JSON; the file appears whole or not at all.
+
+    Raises:
+        OutputError: as `OutputFile`.
+    """
+    data = json_bytes(value, indent=2) + b"\n"
+    file = OutputFile(path, overwrite=overwrite)
+    try:
+        with writing_to(path):
+            file.temporary.write_bytes(data)
+        file.publish()
+    except BaseException:
+        file.discard()
+        raise
+
+
+def read_results(path: str | os.PathLike[str], *, allow_torn: bool = False) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a JSON Lines file in order.
+
+    Args:
+        path: the file.
+        allow_torn: stop quietly before a last line that was cut off (by a killed run) instead of raising.
+
+    Raises:
+        InputError: `results-unreadable` or `results-corrupt`, naming the line.
+    """
+    name = safe_text(path)
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                torn = not line.endswith(b"\n")
+                if torn and allow_torn:
+                    return
+                yield _parsed(line, torn, f"line {number} of '{name}'")
+    except OSError as error:
+        raise InputError("results-unreadable", f"cannot read '{name}': {error.strerror}") from error
+
+
+def _parsed(line: bytes, torn: bool, where: str) -> dict[str, Any]:
+    if torn:
+        raise InputError("results-corrupt", f"{where} has no end: the run that wrote it was cut off")
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError("results-corrupt", f"{where} is not JSON: {safe_text(error)}") from error
+    if not isinstance(row, dict):
+        raise InputError("results-corrupt", f"{where} is not a JSON object")
+    return row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
