@@ -72,7 +72,7 @@ class Detections:
             value = getattr(self, name)
             if value is None:
                 continue
-            array = np.asarray(value, dtype=dtype)
+            array: npt.NDArray[Any] = np.asarray(value, dtype=dtype)
             if array.ndim != (3 if name == "mask" else 1) or len(array) != len(xyxy):
                 raise ValueError(
                     f"`{name}` must have one entry for each of the {len(xyxy)} boxes. Received: shape={array.shape}."
