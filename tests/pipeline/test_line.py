@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections import deque
 
 import numpy as np
 import pytest
@@ -104,10 +105,9 @@ def test_an_exception_reaches_the_caller_with_its_traceback_and_every_thread_end
         FunctionStage("b", broken if place == "b" else fine),
     ]
     line = Line(frames(fail_at=30 if place == "decode" else None), stages, max_items=2)
+    consume = broken if place == "caller" else fine
     with pytest.raises(OSError, match="broke") as caught:
-        for item in line:
-            if place == "caller":
-                broken(item)
+        deque(map(consume, line), maxlen=0)
     names = [entry.name for entry in traceback.extract_tb(caught.value.__traceback__)]
     assert names[-1] == ("frames" if place == "decode" else "broken")
     assert visionkit_threads() == []

@@ -1,1 +1,20 @@
+"""Frames through stages: the overlapped runner, its sinks, and the manifest of a run."""
 
+from visionkit.pipeline.line import Line
+from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
+from visionkit.pipeline.stage import FunctionStage, Item, Stage, TaskStage
+from visionkit.pipeline.track import TrackStage
+
+__all__ = [
+    "FunctionStage",
+    "Item",
+    "Line",
+    "Reading",
+    "RunResult",
+    "Stage",
+    "TaskStage",
+    "TrackStage",
+    "Writing",
+    "run",
+    "stream",
+]

@@ -28,6 +28,11 @@ class Line:
     Iterate it once. The first exception of any thread stops all of them and is raised to the iterating caller as it
     was, with its traceback; leaving the loop early stops them as well. No thread outlives the iteration.
 
+    Attributes:
+        seconds: time spent inside each stage and in the reader (`decode`), waiting left out.
+        exhausted: the reader has given everything it had.
+        failed: how many frames were marked with a `ModelError`; `first_failure` is the first of them.
+
     Args:
         frames: the reader; iterated in its own thread.
         stages: in order. Their `setup` is the caller's business.
@@ -50,6 +55,7 @@ class Line:
         self.seconds = dict.fromkeys(["decode", *(stage.name for stage in self.stages)], 0.0)
         if len(self.seconds) != len(self.stages) + 1:
             raise ValueError(f"Stages need different names. Received: {[stage.name for stage in self.stages]}.")
+        self.exhausted = False
         self.failed = 0
         self.first_failure: ModelError | None = None
         self._stop = threading.Event()
@@ -88,6 +94,7 @@ class Line:
                 frame = next(reader, None)
                 self.seconds["decode"] += time.perf_counter() - begin
                 if frame is None:
+                    self.exhausted = True
                     break
                 item = Item(frame)
                 first.put(item, item.nbytes)

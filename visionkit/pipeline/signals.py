@@ -42,6 +42,12 @@ class Interrupts:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def press(self) -> None:
+        """Act as if Ctrl-C had been pressed once."""
+        if self.received is None:
+            self.received = signal.SIGINT
+            self._stop()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number

@@ -54,11 +54,16 @@ class Stage:
         self.name = name
         self.batch = batch
 
-    def check(self, info: MediaInfo) -> None:
-        """Refuse a source this stage cannot work on; cheap, before outputs are touched or a model is loaded."""
+    def check(self, info: MediaInfo, first: Frame) -> None:
+        """Refuse a source this stage cannot work on; cheap, before outputs are touched or a model is loaded.
 
-    def setup(self, info: MediaInfo) -> None:
-        """Get ready for this source (load a model, open a file), before the first frame."""
+        Args:
+            info: what the source says about itself.
+            first: its first frame, not to be changed.
+        """
+
+    def setup(self, info: MediaInfo, first: Frame) -> None:
+        """Get ready for this source (load a model, open a file); arguments as in `check`."""
 
     def process(self, items: Sequence[Item]) -> None:
         """Work on the items in place."""
