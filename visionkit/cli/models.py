@@ -8,7 +8,7 @@ import click
 
 from visionkit.cli.text import emit, emit_json, examples, file_size, table
 from visionkit.weights.card import Card, Metric, Weights
-from visionkit.weights.registry import list_cards, load_card, weights_here
+from visionkit.weights.registry import list_cards, load_card
 
 __all__ = ["command"]
 
@@ -57,7 +57,7 @@ def _lines(card: Card) -> list[str]:
     rows += [("licence", card.licence), ("paper", card.paper)]
     rows += [("metric", _metric(metric, full=True)) for metric in card.metrics]
     for entry in card.weights:
-        where = str(weights_here(card, entry) or entry.url or f"{entry.file} (not here)")
+        where = str(card.find(entry) or entry.url or f"{entry.file} (not here)")
         rows += [("weights", f"{entry.format}, {file_size(_entry_size(card, entry))}, sha256 {entry.sha256}, {where}")]
     if card.trained is not None:
         made = card.trained
@@ -79,7 +79,7 @@ def _metric(metric: Metric, full: bool = False) -> str:
 
 
 def _here(card: Card) -> bool:
-    return any(weights_here(card, entry) is not None for entry in card.weights)
+    return any(card.find(entry) is not None for entry in card.weights)
 
 
 def _size(card: Card) -> int | None:
@@ -87,7 +87,7 @@ def _size(card: Card) -> int | None:
 
 
 def _entry_size(card: Card, entry: Weights) -> int | None:
-    path = weights_here(card, entry)
+    path = card.find(entry)
     return entry.bytes if path is None else path.stat().st_size
 
 

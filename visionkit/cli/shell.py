@@ -18,8 +18,8 @@ from click.exceptions import NoArgsIsHelpError
 
 from visionkit import __version__
 from visionkit.cli.commands import COMMANDS
-from visionkit.cli.text import clean, examples
-from visionkit.errors import OutputError, VisionkitError
+from visionkit.cli.text import examples, silence_stdout, stdout_failures, tell
+from visionkit.errors import VisionkitError
 from visionkit.opencv_check import explained
 
 __all__ = ["cli", "main", "run"]
@@ -81,9 +81,11 @@ def run(argv: Sequence[str]) -> int:
     try:
         with _sigterm_exits(), explained():
             code = _invoke(args)
-            _flush_stdout()
+            if sys.stdout is not None:
+                with stdout_failures():  # meet a full stdout here, where it has an exit code
+                    sys.stdout.flush()
     except BrokenPipeError:
-        _silence_stdout()
+        silence_stdout()
         return EXIT_STDOUT_CLOSED
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
@@ -108,24 +110,17 @@ def _invoke(args: list[str]) -> int:
 def _report(error: BaseException, args: list[str]) -> int:
     """Tell `error` on stderr in one line and return its exit code."""
     if isinstance(error, VisionkitError):
-        return _tell(error.slug, error.message, error.exit_code)
+        return tell(error.slug, error.message, error.exit_code)
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        return _tell("interrupted", "Stopped by Ctrl-C.", EXIT_INTERRUPTED)
+        return tell("interrupted", "Stopped by Ctrl-C.", EXIT_INTERRUPTED)
     if isinstance(error, click.ClickException):
-        return _tell("usage", _usage_message(error, args), EXIT_USAGE)
+        return tell("usage", _usage_message(error, args), EXIT_USAGE)
     if isinstance(error, SystemExit):
         if error.code == EXIT_TERMINATED:
-            return _tell("terminated", "Stopped by SIGTERM.", EXIT_TERMINATED)
+            return tell("terminated", "Stopped by SIGTERM.", EXIT_TERMINATED)
         return error.code if isinstance(error.code, int) else EXIT_BUG
     text = f"{type(error).__name__}: {error}"
-    return _tell("bug", f"{text} (a fault of visionkit, not yours; --debug for the traceback)", EXIT_BUG)
-
-
-def _tell(slug: str, message: str, code: int) -> int:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            click.echo(f"visionkit: error[{slug}]: {clean(' '.join(message.splitlines()))}", err=True)
-    return code
+    return tell("bug", f"{text} (a fault of visionkit, not yours; --debug for the traceback)", EXIT_BUG)
 
 
 def _usage_message(error: click.ClickException, args: list[str]) -> str:
@@ -165,22 +160,3 @@ def _sigterm_exits() -> Iterator[None]:
 
 def _raise_exit(signum: int, frame: object) -> NoReturn:
     raise SystemExit(EXIT_TERMINATED)
-
-
-def _flush_stdout() -> None:
-    """Meet a full or closed stdout here, where it has an exit code, and not when the interpreter ends."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _silence_stdout()
-        raise OutputError("stdout-failed", f"stdout took no more: {error.strerror}.") from error
-
-
-def _silence_stdout() -> None:
-    """Let what is still in stdout's buffer go nowhere: the interpreter flushes it once more at its end."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from visionkit.errors import OutputError
 
-__all__ = ["clean", "emit", "emit_json", "examples", "file_size", "table"]
+__all__ = ["clean", "emit", "emit_json", "examples", "file_size", "silence_stdout", "stdout_failures", "table", "tell"]
 
 
 def clean(text: str) -> str:
@@ -31,13 +33,40 @@ def emit(line: str = "") -> None:
     """Write one line to stdout; every control character but the line's end is escaped."""
     if sys.stdout is None:
         raise OutputError("stdout-closed", "The results go to stdout, and stdout is closed. Open it, or redirect it.")
-    click.echo(clean(line))
+    with stdout_failures():
+        click.echo(clean(line))
+
+
+@contextlib.contextmanager
+def stdout_failures() -> Iterator[None]:
+    """Within, a stdout that takes no more (a full disk) is an `OutputError`; a reader that left passes through."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence_stdout()
+        raise OutputError("stdout-failed", f"stdout took no more: {error.strerror}.") from error
+
+
+def silence_stdout() -> None:
+    """Let what is still in stdout's buffer go nowhere: the interpreter flushes it once more at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit_json(value: Any) -> None:
     """Write `value` to stdout as strict, indented JSON in ASCII (so any locale can print it)."""
     for line in json.dumps(value, indent=2, allow_nan=False).splitlines():
         emit(line)
+
+
+def tell(slug: str, message: str, code: int) -> int:
+    """Write the one line of a failure to stderr, if there is a stderr, and return `code`."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            click.echo(f"visionkit: error[{slug}]: {clean(' '.join(message.splitlines()))}", err=True)
+    return code
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
