@@ -1,0 +1,122 @@
+"""Places of pictures in a source: index and time, strictly increasing, with gaps and restarts written down."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from statistics import median
+from typing import Any
+
+from visionkit.io.picture import Picture
+
+__all__ = ["Placed", "Timeline"]
+
+_HISTORY = 15
+
+
+@dataclass(slots=True)
+class Placed:
+    """A picture with its index in the source, its time, and the events found on the way from the one before."""
+
+    picture: Picture
+    index: int
+    pts_ms: Fraction
+    duration_ms: Fraction | None
+    lost_before: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Timeline:
+    """Gives each picture its place.
+
+    Times are the container's. Where they fall back, they are carried on from the last one (`discontinuity`); where one
+    alone is out of order, it is put between its neighbours. A picture lasts until the next one.
+
+    Args:
+        rate: frames per second by the container, for streams without times; 25 where it does not say either.
+    """
+
+    def __init__(self, rate: Fraction | None) -> None:
+        self._period = 1000 / rate if rate else Fraction(40)
+        self._steps: deque[Fraction] = deque(maxlen=_HISTORY)
+        self._offset = Fraction(0)
+        self._raw: Fraction | None = None
+        self._out: Fraction | None = None
+        self._index = -1
+
+    def place(self, pictures: Iterable[Picture]) -> Iterator[Placed]:
+        """Every picture in its place, two pictures after it came."""
+        waiting: Placed | None = None
+        for picture, following in _with_next(pictures):
+            placed = self._next(picture, following)
+            if waiting is not None:
+                yield self._lasting(waiting, placed)
+            waiting = placed
+        if waiting is not None:
+            waiting.duration_ms = waiting.picture.duration_ms or self._usual()
+            yield waiting
+
+    def _next(self, picture: Picture, following: Picture | None) -> Placed:
+        raw = picture.pts_ms
+        if raw is None:
+            raw = Fraction(0) if self._raw is None else self._raw + self._usual()
+        events: list[dict[str, Any]] = []
+        lost = picture.lost_before
+        out = raw + self._offset
+        if self._raw is not None and self._out is not None:
+            if out <= self._out:
+                out = self._again(raw, following, events)
+            step = out - self._out
+            if picture.trouble_before:
+                lost = max(lost, round(step / self._usual()) - 1)
+            if lost:
+                events.append(_gap(self._index + 1, lost, self._out, out))
+            else:
+                self._steps.append(step)
+        self._index += 1 + lost
+        self._raw, self._out = raw, out
+        return Placed(picture, self._index, out, None, lost, events)
+
+    def _again(self, raw: Fraction, following: Picture | None, events: list[dict[str, Any]]) -> Fraction:
+        """A time after the last one for a picture whose own is not."""
+        last = self._out if self._out is not None else Fraction(0)
+        then = following.pts_ms if following is not None else None
+        event = {
+            "event": "discontinuity",
+            "index": self._index + 1,
+            "container_ms": float(raw),
+            "after_ms": float(last),
+        }
+        if then is not None and then + self._offset > last:
+            events.append({**event, "kind": "out-of-order"})
+            return (last + then + self._offset) / 2
+        out = last + self._usual()
+        self._offset = out - raw
+        events.append({**event, "kind": "restart", "offset_ms": float(self._offset)})
+        return out
+
+    def _lasting(self, placed: Placed, following: Placed) -> Placed:
+        lasts = following.pts_ms - placed.pts_ms
+        if following.lost_before:
+            lasts = min(lasts, placed.picture.duration_ms or self._usual())
+        placed.duration_ms = lasts
+        return placed
+
+    def _usual(self) -> Fraction:
+        return median(self._steps) if self._steps else self._period
+
+
+def _gap(index: int, frames: int, start: Fraction, stop: Fraction) -> dict[str, Any]:
+    return {"event": "gap", "index": index, "frames": frames, "from_ms": float(start), "to_ms": float(stop)}
+
+
+def _with_next(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Picture | None]]:
+    previous: Picture | None = None
+    for picture in pictures:
+        if previous is not None:
+            yield previous, picture
+        previous = picture
+    if previous is not None:
+        yield previous, None
