@@ -3,7 +3,7 @@
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
 from visionkit.pipeline.stage import FunctionStage, Item, Stage, TaskStage
-from visionkit.pipeline.track import TrackStage
+from visionkit.pipeline.track import Tracker, TrackStage
 
 __all__ = [
     "FunctionStage",
@@ -14,6 +14,7 @@ __all__ = [
     "Stage",
     "TaskStage",
     "TrackStage",
+    "Tracker",
     "Writing",
     "run",
     "stream",

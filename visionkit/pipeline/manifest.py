@@ -15,20 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Digest", "counts_of", "environment", "source_fields"]
 
-# Variables that change how frames are decoded or a network is run.
+# Variables that change how frames are decoded or a network is run. Not all of `TF_`: Terraform keeps secrets there.
 _PREFIXES = (
-    "OPENCV_",
-    "TF_",
-    "KERAS_",
-    "XLA_",
-    "CUDA_",
-    "OMP_",
-    "MKL_",
-    "ONEDNN_",
-    "DNNL_",
-    "ORT_",
-    "OPENVINO_",
-    "AV_",
+    *("OPENCV_", "AV_", "KERAS_", "XLA_", "CUDA_", "OMP_", "MKL_", "ONEDNN_", "DNNL_", "ORT_", "OPENVINO_"),
+    *("TF_ENABLE_", "TF_DISABLE_", "TF_FORCE_", "TF_XLA_", "TF_DETERMINISTIC_", "TF_CUDNN_", "TF_NUM_", "TF_GPU_"),
 )
 _CHUNK = 1 << 20
 

@@ -140,7 +140,7 @@ def run(
         opened = cleanup.enter_context(reading.open(source))
         job = _Job(opened, list(stages), reading, writing, cleanup)
         job.prepare(task, draw)
-        job.flow(watch, ProgressBar(task, job.expected(), enabled=progress), fail_fast)
+        job.flow(watch, ProgressBar(opened.info.name, job.expected(), enabled=progress), fail_fast)
         return job.finish(command)
 
 

@@ -1,0 +1,145 @@
+"""`visionkit track`: follow one object through a video."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from visionkit.cli.options import (
+    BOX,
+    check_source,
+    model_options,
+    need_display,
+    output_options,
+    reading_of,
+    source_options,
+    writing_of,
+)
+from visionkit.cli.text import clean, examples
+from visionkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from visionkit.pipeline import Item, RunResult, Tracker
+
+__all__ = ["command"]
+
+WINDOW = "visionkit"
+
+
+@click.command(
+    epilog=examples(
+        "visionkit track clip.mp4 --box 300,120,80,60",
+        "visionkit track clip.mp4 --box 300,120,80,60 --start 2.5 --out runs/car --overwrite",
+        "visionkit track frames/ --box 300,120,80,60 --no-video --out - | head -3",
+    )
+)
+@source_options
+@click.option("--box", "xyxy", type=BOX, help="The object in the first frame: left, top, width, height in pixels.")
+@click.option("--select", is_flag=True, help="Draw the box on the first frame in a window.")
+@model_options
+@output_options
+def command(source: str, xyxy: tuple[float, ...] | None, select: bool, **options: Any) -> int:
+    """Follow one object through SOURCE, a video or a folder or glob of images in the order of their names.
+
+    Writes a folder with results.jsonl (one row a frame: box, confidence, and whether the object is tracked,
+    uncertain, lost or reacquired), the annotated video, and run.json.
+    """
+    check_source(source)
+    _check_box_options(xyxy, select)
+    if options["show"]:
+        need_display("--show")
+    return _track(source, xyxy, options)
+
+
+def _check_box_options(xyxy: tuple[float, ...] | None, select: bool) -> None:
+    if xyxy is not None and select:
+        raise UsageError("box-and-select", "--box and --select both say where the object is: give one of them.")
+    if select:
+        need_display("--select")
+    if xyxy is None and not select:
+        raise UsageError(
+            "box-needed",
+            "track without a box would follow every detection, which needs a detector, and none is installed yet: "
+            "give --box X,Y,W,H (pixels of the first frame) or --select.",
+        )
+
+
+def _track(source: str, xyxy: tuple[float, ...] | None, options: dict[str, Any]) -> int:
+    from visionkit.draw import TrackDrawer
+    from visionkit.pipeline import TrackStage, run
+
+    reading, writing = reading_of(options), writing_of(options)
+    if xyxy is None:
+        xyxy = _select_box(source, reading)
+    drawer = TrackDrawer()
+    states: Counter[str] = Counter()
+
+    def draw(item: Item) -> None:
+        if "track" in item.results:
+            drawer(item.frame.image, item.results["track"])
+
+    def watch(item: Item) -> bool:
+        states[item.results["track"].state if "track" in item.results else "failed"] += 1
+        return not options["show"] or _show(item)
+
+    result = run(
+        source,
+        [TrackStage(lambda: _load(options), xyxy)],
+        task="track",
+        reading=reading,
+        writing=writing,
+        draw=draw,
+        watch=watch,
+        command=["visionkit", *sys.argv[1:]],
+    )
+    for line in summary(result, states):
+        click.echo(clean(line), err=True)
+    return result.exit_code
+
+
+def _load(options: dict[str, Any]) -> Tracker:
+    from visionkit.tasks import load_tracker
+
+    names = [] if options["model"] is None else [options["model"]]
+    return load_tracker(*names, runtime=options["runtime"], precision=options["precision"], threads=options["threads"])
+
+
+def summary(result: RunResult, states: Counter[str]) -> list[str]:
+    """The closing lines of a run: what was seen, how fast, where it lies, and what was not as it should be."""
+    frames = sum(states.values())
+    speed = frames / result.seconds["flow"] if result.seconds["flow"] > 0 else 0.0
+    seen = sum(states[state] for state in ("tracking", "uncertain", "reacquired"))
+    told = f"{frames} frames in {result.seconds['flow']:.1f} s ({speed:.0f} fps): followed in {seen / frames:.1%}"
+    told += "".join(f", {state} in {states[state]}" for state in ("uncertain", "lost", "failed") if states[state])
+    lines = [told]
+    if result.out is not None:
+        lines.append(f"Results in {result.out}")
+    lines += [f"visionkit: warning: {warning}" for warning in result.warnings]
+    if result.status == "interrupted":
+        by = "Ctrl-C" if result.exit_code == 130 else "SIGTERM"
+        where = "" if result.out is None else f"; what was finished is in {result.out}"
+        lines.append(f"visionkit: error[interrupted]: Stopped by {by} after {frames} frames{where}.")
+    return lines
+
+
+def _select_box(source: str, reading: Any) -> tuple[float, ...]:
+    import cv2
+
+    with reading.open(source) as opened:
+        first = next(iter(opened))
+    click.echo("Draw a box around the object, then press Enter; c gives up.", err=True)
+    x, y, width, height = cv2.selectROI(WINDOW, first.image, showCrosshair=False)
+    cv2.destroyWindow(WINDOW)
+    if not width or not height:
+        raise UsageError("box-needed", "No box was drawn: draw one with the mouse, or give --box X,Y,W,H.")
+    return float(x), float(y), float(x + width), float(y + height)
+
+
+def _show(item: Item) -> bool:
+    import cv2
+
+    cv2.imshow(WINDOW, item.frame.image)
+    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
