@@ -85,12 +85,11 @@ class RunFolder:
         raise OutputError("exists", f"'{base}' and 9,998 numbered ones exist; pass --out")
 
     def _take(self, out: Path, inputs: list[str | os.PathLike[str]]) -> None:
-        self.out = out
-        self.staging = out.with_name(out.name + ".part")
         if not out.name or out.name == "..":
             raise OutputError(
                 "output-unwritable", f"'{safe_text(out)}' does not name a folder of its own; choose another --out"
             )
+        self.out, self.staging = out, out.with_name(out.name + ".part")
         with writing_to(out):
             self._check_place(inputs)
             try:
