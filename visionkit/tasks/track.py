@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from visionkit.geometry.boxes import box_centers, box_sizes, clip_boxes, iou_pairwise
 from visionkit.geometry.crops import Window, context_side, window_around
-from visionkit.structures import Track, TrackState
+from visionkit.structures import Track
 from visionkit.tasks.crop import cut, mean_color
+from visionkit.tasks.images import checked_box, checked_size
+from visionkit.tasks.presence import Presence, PresenceOptions
 
 __all__ = ["Matcher", "SiamTracker", "TrackerOptions"]
 
@@ -41,23 +43,17 @@ class TrackerOptions:
         window_influence: share of the cosine window in the ranking of candidates; 0 looks only at the score.
         size_penalty: how strongly a change of size or shape from the last frame counts against a candidate.
         size_rate: how fast the size follows, before it is scaled by the score.
-        tracking_score: at least this is `tracking`.
-        lost_score: less than this is not the object.
-        patience: frames in a row below `lost_score` after which the object is `lost`.
-        reacquire_score: a lost object is found again at no less than this.
-        local_growth: how much of its side the search window gains in each frame without the object.
+        growth: how much of its side the search window gains with each frame in which the object is not seen.
         max_growth: limit of that growth.
+        presence: scores that part the states.
     """
 
     window_influence: float = 0.25
     size_penalty: float = 0.12
     size_rate: float = 0.6
-    tracking_score: float = 0.35
-    lost_score: float = 0.15
-    patience: int = 5
-    reacquire_score: float = 0.5
-    local_growth: float = 0.1
+    growth: float = 0.1
     max_growth: float = 2.0
+    presence: PresenceOptions = field(default_factory=PresenceOptions)
 
 
 @dataclass
@@ -68,10 +64,8 @@ class _Memory:
     center: npt.NDArray[np.float64]
     size: npt.NDArray[np.float64]  # width, height
     size_hw: tuple[int, int]
-    state: TrackState = "tracking"
-    misses: int = 0
+    presence: Presence
     scan: int = 0
-    first_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.ones(2))
 
 
 class SiamTracker:
@@ -94,22 +88,14 @@ class SiamTracker:
         Raises:
             ValueError: the image is not uint8 (H, W, 3), or no part of the box lies inside it.
         """
-        size_hw = _checked_size(image)
-        box = np.asarray(xyxy, np.float32)
-        if box.shape != (4,) or not np.isfinite(box).all():
-            raise ValueError(f"`xyxy` must be four finite numbers. Received: xyxy={xyxy!r}.")
-        inside = clip_boxes(box, size_hw)
-        if not (box_sizes(inside) > 0).all():
-            raise ValueError(
-                f"`xyxy` must have some area inside the image of {size_hw[1]} x {size_hw[0]} pixels. "
-                f"Received: xyxy={box.tolist()}."
-            )
+        size_hw = checked_size(image)
+        inside = checked_box(xyxy, size_hw)
         size = np.maximum(box_sizes(inside).astype(np.float64), 2.0)
         center = box_centers(inside).astype(np.float64)
         window = window_around(center, context_side(size))
         exemplar = cut(image, window, self.matcher.exemplar_size, mean_color(image))
         target = self.matcher.encode(np.ascontiguousarray(exemplar[..., ::-1]))
-        self._memory = _Memory(target, center, size, size_hw, first_size=size)
+        self._memory = _Memory(target, center, size, size_hw, Presence(self.options.presence))
         return Track(inside, 1.0, "tracking")
 
     def update(self, image: Image) -> Track:
@@ -122,12 +108,12 @@ class SiamTracker:
         memory = self._memory
         if memory is None:
             raise RuntimeError("`update` needs an object to follow: call `init(image, xyxy)` with the first image.")
-        size_hw = _checked_size(image)
+        size_hw = checked_size(image)
         if size_hw != memory.size_hw:  # the picture changed its size: so does everything in it
             ratio = np.array(size_hw[::-1], np.float64) / memory.size_hw[::-1]
             memory.center, memory.size, memory.size_hw = memory.center * ratio, memory.size * ratio, size_hw
         box, score, factor = self._look(image, self._window(memory), memory)
-        if memory.state == "lost":
+        if memory.presence.lost:
             other = self._look(image, self._scan_window(memory), memory, local=False)
             if other[1] > score:
                 box, score, factor = other
@@ -135,7 +121,7 @@ class SiamTracker:
 
     def _window(self, memory: _Memory) -> Window:
         """The search window around the last place, larger the longer the object is missing."""
-        growth = min(1 + self.options.local_growth * memory.misses, self.options.max_growth)
+        growth = min(1 + self.options.growth * memory.presence.misses, self.options.max_growth)
         scale = self.matcher.search_size / self.matcher.exemplar_size
         return window_around(memory.center, context_side(memory.size) * scale * growth)
 
@@ -182,24 +168,15 @@ class SiamTracker:
         return self._hann
 
     def _decide(self, memory: _Memory, box: npt.NDArray[np.float64], score: float, likeness: float) -> Track:
-        """Move to the candidate, or stay and count a miss."""
-        options = self.options
-        needed = options.reacquire_score if memory.state == "lost" else options.lost_score
-        if score < needed:
-            memory.misses += 1
-            memory.state = "lost" if memory.state == "lost" or memory.misses >= options.patience else "uncertain"
-            return Track(self._box(memory), score, memory.state)
-        if memory.state == "lost":
-            memory.state = "reacquired"
-        else:
-            memory.state = "tracking" if score >= options.tracking_score else "uncertain"
-        memory.misses = 0
-        rate = 1.0 if memory.state == "reacquired" else options.size_rate * likeness * min(1.0, score * 1.2)
-        size = memory.size * (1 - rate) + (box[2:] - box[:2]) * rate
-        limit = np.array(memory.size_hw[::-1], np.float64)
-        memory.size = np.clip(size, 4.0, limit)
-        memory.center = np.clip((box[:2] + box[2:]) / 2, 0, limit)
-        return Track(self._box(memory), score, memory.state)
+        """Move to the candidate if it is the object, or stay."""
+        presence = memory.presence
+        if presence.observe(score):
+            found_again = presence.state == "reacquired"
+            rate = 1.0 if found_again else self.options.size_rate * likeness * min(1.0, score * 1.2)
+            limit = np.array(memory.size_hw[::-1], np.float64)
+            memory.size = np.clip(memory.size * (1 - rate) + (box[2:] - box[:2]) * rate, 4.0, limit)
+            memory.center = np.clip((box[:2] + box[2:]) / 2, 0, limit)
+        return Track(self._box(memory), score, presence.state)
 
     def _box(self, memory: _Memory) -> Array:
         box = np.concatenate([memory.center - memory.size / 2, memory.center + memory.size / 2])
@@ -213,9 +190,3 @@ def _consensus(boxes: Array, scores: Array, best: int) -> Array:
     if len(agree) == 0:
         return boxes[best]
     return np.average(boxes[agree], axis=0, weights=scores[agree] + 1e-6).astype(np.float32)
-
-
-def _checked_size(image: Image) -> tuple[int, int]:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"`image` must be uint8 (H, W, 3). Received: shape={image.shape}, dtype={image.dtype}.")
-    return int(image.shape[0]), int(image.shape[1])
