@@ -1,0 +1,123 @@
+"""Probe inputs, agreement between two runtimes, and fair timing of several."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from visionkit.runtime.base import Array, Runner, Signature, shape_text
+
+__all__ = ["TOLERANCE", "disagreement", "probe_inputs", "time_runners"]
+
+# Largest difference allowed, relative to the largest magnitude of the output. float32: a network of a hundred layers
+# collects rounding of some 1e-6 to 1e-5 (2^-24 a step), differently in each runtime; a wrong resize, a swapped channel
+# or a silent bfloat16 is 1e-3 and more. The reduced precisions are as many rounding steps, each of 2^-11 or 2^-8.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
+# Integer outputs are decisions (a class map): near-ties may fall either way at the odd place.
+FLIPPED_SHARE = 1e-3
+
+BUDGET_S = 1.0
+BLOCK_S = 0.02
+ROUNDS = 3
+HOPELESS = 1.5
+
+
+def probe_inputs(signature: Signature, seed: int = 0) -> dict[str, Array]:
+    """One seeded batch: standard normal for floats, all levels for uint8 and int8, 0 or 1 for other kinds."""
+    generator = np.random.default_rng(seed)
+    probe: dict[str, Array] = {}
+    for spec in signature.inputs:
+        shape = tuple(1 if size is None else size for size in spec.shape)
+        if spec.dtype.kind == "f":
+            probe[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
+        elif spec.dtype.itemsize == 1 and spec.dtype.kind in "iu":
+            limits = np.iinfo(spec.dtype)
+            probe[spec.name] = generator.integers(limits.min, limits.max + 1, shape).astype(spec.dtype)
+        else:
+            probe[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)
+    return probe
+
+
+def disagreement(
+    expected: Mapping[str, Array], received: Mapping[str, Array], precision: str = "float32"
+) -> str | None:
+    """Why `received` is not the answer `expected`, None when it is within `TOLERANCE`."""
+    if list(expected) != list(received):
+        return f"its outputs are {list(received)}, not {list(expected)}"
+    for name, reference in expected.items():
+        reason = difference(reference, received[name], TOLERANCE[precision])
+        if reason:
+            return f"output {name!r} {reason}"
+    return None
+
+
+def difference(reference: Array, result: Array, tolerance: float) -> str | None:
+    if reference.shape != result.shape or reference.dtype != result.dtype:
+        return (
+            f"is {result.dtype.name} {shape_text(result.shape)}, "
+            f"not {reference.dtype.name} {shape_text(reference.shape)}"
+        )
+    if not reference.size:
+        return None
+    if reference.dtype.kind != "f":
+        share = float(np.mean(reference != result))
+        return f"differs at {share:.2%} of its places" if share > FLIPPED_SHARE else None
+    finite = np.isfinite(reference)
+    if not np.array_equal(finite, np.isfinite(result)):
+        return "is not finite where Keras is" if finite.all() else "is finite at other places than Keras"
+    if not finite.any():
+        return None
+    scale = float(np.abs(reference[finite]).max())
+    worst = float(np.abs(reference[finite].astype(np.float64) - result[finite]).max())
+    if worst > tolerance * scale:
+        return f"differs by {worst:.3g} where its largest value is {scale:.3g} (allowed: {tolerance * scale:.3g})"
+    return None
+
+
+def time_runners(
+    runners: Mapping[str, Runner], probe: Mapping[str, Array], budget_s: float = BUDGET_S
+) -> dict[str, float]:
+    """Median milliseconds a call, fastest first.
+
+    The runners take turns of some 20 ms, so that a busy moment of the machine meets all of them; the first call of a
+    turn is not counted, since caches and thread pools are still the neighbour's. What is hopelessly slower than the best
+    after two rounds is no longer run.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in runners}
+    names = list(runners)
+    for runner in runners.values():
+        runner(**probe)  # TensorFlow is slow at its second call still
+    start = time.perf_counter()
+    rounds = 0
+    while rounds < ROUNDS or time.perf_counter() - start < budget_s:
+        for name in names:
+            samples[name] += time_block(runners[name], probe)
+        rounds += 1
+        if rounds > 1:
+            best = min(min(samples[name]) for name in names)
+            names = [name for name in names if min(samples[name]) <= HOPELESS * best]
+            names.append(names.pop(0))
+        if len(names) == 1:
+            break
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    return dict(sorted(medians.items(), key=lambda item: item[1]))
+
+
+def time_block(runner: Runner, probe: Mapping[str, Array]) -> Sequence[float]:
+    """Milliseconds of the calls of one turn."""
+    begin = time.perf_counter()
+    runner(**probe)
+    now = time.perf_counter()
+    if now - begin > 10 * BLOCK_S:  # a slow network: nothing of its warm-up is left to see
+        return [(now - begin) * 1e3]
+    end = now + BLOCK_S
+    times: list[float] = []
+    while len(times) < 2 or now < end:
+        begin = time.perf_counter()
+        runner(**probe)
+        now = time.perf_counter()
+        times.append((now - begin) * 1e3)
+    return times
