@@ -15,6 +15,7 @@ from visionkit.io.text import safe_text
 __all__ = ["OutputFile", "check_not_input", "check_output", "sync_folder", "writing_to"]
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+ROOM = 1 << 16
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
@@ -125,6 +126,16 @@ class OutputFile:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+    def check_room(self) -> None:
+        """Raises `disk-full` if not one more block fits: for libraries that fail without saying why.
+
+        It spoils the file, which is to be discarded.
+        """
+        with writing_to(self.path), self.temporary.open("ab", buffering=0) as file:
+            if file.write(bytes(ROOM)) < ROOM:
+                raise OSError(errno.ENOSPC, "")
+            os.fsync(file.fileno())
 
     def publish(self) -> Path:
         """Moves the finished file onto its target in one step and makes that durable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,13 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.errors import OutputError
 from visionkit.io.encoders import FORMATS, Encoder
 
 if TYPE_CHECKING:
     from visionkit.io.audio import AudioTrack
 
-__all__ = ["EncoderRefusedError", "OpenCVSink", "PyAVSink", "Sink", "count_frames", "open_sink"]
+__all__ = ["EncoderRefusedError", "OpenCVSink", "PyAVSink", "Sink", "check_boxes", "count_frames", "open_sink"]
 
 # H.273 code points. OpenCV's conversion is BT.601, limited range; said so in the stream, OpenCV, PyAV and Chromium give
 # pure colours back within 2 of 255 at any size (untagged, Chromium takes 720 lines and more for BT.709: off by 40).
@@ -29,7 +29,7 @@ LIMITED_RANGE = 1
 
 
 class EncoderRefusedError(Exception):
-    """This encoder is absent or does not take the size or the container; the message says why."""
+    """This encoder is absent or does not take the size, the container or the frame; the message says why."""
 
 
 class Sink(Protocol):
@@ -159,7 +159,7 @@ class OpenCVSink:
 
     def _put(self, image: npt.NDArray[np.uint8]) -> None:
         if self._writer.write(image) is False:
-            raise OutputError("encode-failed", "OpenCV did not write a frame and does not say why; is the disk full?")
+            raise EncoderRefusedError("OpenCV did not write a frame and does not say why")
         self.pictures += 1
 
     def finish(self, end_ticks: int) -> None:
@@ -194,6 +194,19 @@ def count_frames(path: Path) -> int:
         if not pictures:
             raise ValueError("no frame of it can be decoded")
         return count
+
+
+def check_boxes(path: Path) -> None:
+    """Raises ValueError if the MP4 at `path` ends before its last box does, as it may when OpenCV filled the disk."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        end = 0
+        while end < size:
+            file.seek(end)
+            length, large = struct.unpack(">I4xQ", file.read(16).ljust(16, b"\0"))
+            end += large if length == 1 else length or size
+        if end != size:
+            raise ValueError(f"it has {size} of {end} bytes")
 
 
 def _count_by_opencv(path: Path) -> int:

@@ -17,21 +17,22 @@ by `cv2.cvtColor` and 0.5 ms by PyAV's `reformat` at 854x480, and is nearer: pur
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import OutputError
-from visionkit.io.encoders import Encoder, candidates, no_encoder
+from visionkit.io.encoders import FORMATS, Encoder, candidates, no_encoder
 from visionkit.io.files import OutputFile, writing_to
 from visionkit.io.text import safe_text
-from visionkit.io.video_sinks import EncoderRefusedError, OpenCVSink, PyAVSink, count_frames, open_sink
+from visionkit.io.video_sinks import EncoderRefusedError, OpenCVSink, PyAVSink, check_boxes, count_frames, open_sink
 
 __all__ = ["VideoWriter"]
 
@@ -128,6 +129,7 @@ class VideoWriter:
                         encoder, self._file.temporary, self.path.suffix.lower(), self.encoded_size_hw, self.fps
                     )
             except EncoderRefusedError as error:
+                self._file.check_room()
                 refusals.append(safe_text(error))
                 continue
             self.codec, self.encoder, self.backend = encoder.codec, encoder.name, encoder.backend
@@ -227,6 +229,8 @@ class VideoWriter:
 
     def _verify(self, expected: int) -> None:
         try:
+            if FORMATS[self.path.suffix.lower()] in {"mp4", "mov"}:
+                check_boxes(self._file.temporary)
             found = count_frames(self._file.temporary)
         except (OSError, ValueError, LookupError) as error:
             raise self._unverified(f"it cannot be read again: {safe_text(error)}") from error
@@ -234,12 +238,23 @@ class VideoWriter:
             raise self._unverified(f"{found} of {expected} frames are in it")
 
     def _unverified(self, why: str) -> OutputError:
+        self._file.check_room()
         return OutputError(
             "verify-failed", f"'{safe_text(self.path)}' was not written: {why}; is the disk full or failing?"
         )
 
-    def _failures(self) -> Any:
-        return _EncodingFailures(self.path)
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Within, what FFmpeg, OpenCV and the system raise becomes an `OutputError`."""
+        try:
+            with writing_to(self.path):
+                yield
+        except Exception as error:
+            if not isinstance(error, EncoderRefusedError) and not type(error).__module__.startswith("av."):
+                raise
+            self._file.check_room()
+            name = safe_text(self.path)
+            raise OutputError("encode-failed", f"cannot encode '{name}': {safe_text(error)}") from error
 
     def abort(self) -> None:
         """Removes the unfinished file; never raises. After `close()` it does nothing."""
@@ -257,27 +272,6 @@ class VideoWriter:
             self.close()
         else:
             self.abort()
-
-
-class _EncodingFailures:
-    """Within, what FFmpeg and the system raise becomes an `OutputError`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
-        if error is None or isinstance(error, OutputError):
-            return
-        if isinstance(error, OSError):
-            with writing_to(self._path):
-                raise error
-        if kind.__module__.startswith("av."):
-            raise OutputError(
-                "encode-failed", f"cannot encode '{safe_text(self._path)}': {safe_text(error)}"
-            ) from error
 
 
 def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
