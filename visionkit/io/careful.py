@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from visionkit.errors import InputError
 from visionkit.io.libav_log import captured_errors
 from visionkit.io.paths import LocalFile
+from visionkit.io.picture import too_large
 from visionkit.io.truncation import Extent
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["CarefulDecoder", "Trouble"]
 
 _MAX_READ_ERRORS = 20
 _MAX_MESSAGES = 20
+_MEMORY = 256  # packets; more than any decoder holds back
 
 
 class Trouble(NamedTuple):
@@ -46,17 +47,23 @@ class CarefulDecoder:
         self._complaints: list[int] = []
         self._groups: list[tuple[int, int | None]] = []  # (ordinal, pts) of key packets
         self._pending: dict[int, int] = {}  # pts -> ordinal of packets whose picture has not come out
-        self._lost: set[int] = set()
+        self._lost: set[int] = set()  # pts of pictures that will not come, not yet reported
+        self._passed: set[int] = set()  # pts of lost pictures that were reported
         self._data_lost = False
         self._messages = 0
 
-    def frames(self, container: InputContainer) -> Iterator[tuple[VideoFrame, Trouble]]:
-        """Each picture in order of presentation, with its trouble."""
+    def frames(self, container: InputContainer, skip: int = 0) -> Iterator[tuple[VideoFrame, Trouble]]:
+        """Each picture in order of presentation, with its trouble; the first `skip` packets are left out."""
         for packet in self._packets(container):
+            if not self._extent.past(skip):
+                self._data_lost = False
+                continue
             if packet.size:
                 self._enter(packet)
             for frame in self._decode(packet):
-                yield frame, self._judge(frame)
+                # Out of a damaged stretch a picture may come after its time; it has been reported lost by then.
+                if frame.pts is None or frame.pts not in self._passed:
+                    yield frame, self._judge(frame)
         self.lost_at_end = len(self._lost)
 
     def _packets(self, container: InputContainer) -> Iterator[Packet]:
@@ -116,38 +123,43 @@ class CarefulDecoder:
         return frames
 
     def _judge(self, frame: VideoFrame) -> Trouble:
-        self._lost.discard(-1 if frame.pts is None else frame.pts)
-        lost = {pts for pts in self._lost if frame.pts is not None and pts < frame.pts}
-        self._lost -= lost
-        ordinal = self._pending.pop(frame.pts, None) if frame.pts is not None else None
-        if ordinal is None:
-            ordinal = self._ordinal
-        start = 0
-        for number, pts in self._groups:
-            leading = pts is not None and frame.pts is not None and frame.pts < pts
-            if number <= ordinal and not leading:
-                start = number
+        ordinal = self._ordinal if frame.pts is None else self._pending.pop(frame.pts, self._ordinal)
         if frame.is_corrupt:
             self._complaints.append(ordinal)
-        self._complaints = self._complaints[-256:]
+        self._complaints = self._complaints[-_MEMORY:]
+        start = self._group_start(ordinal, frame.pts)
         damaged = any(start <= complaint <= ordinal for complaint in self._complaints)
+        lost = self._lost_before(frame.pts, ordinal)
         data_lost, self._data_lost = self._data_lost, False
-        self._pending = {pts: number for pts, number in self._pending.items() if number > ordinal - 64}
-        return Trouble(damaged, len(lost), data_lost)
+        return Trouble(damaged, lost, data_lost)
+
+    def _group_start(self, ordinal: int, pts: int | None) -> int:
+        """The packet with the key frame that a picture may go back to."""
+        start = 0
+        for number, key_pts in self._groups:
+            leading = pts is not None and key_pts is not None and pts < key_pts
+            if number <= ordinal and not leading:
+                start = number
+        return start
+
+    def _lost_before(self, pts: int | None, ordinal: int) -> int:
+        """How many pictures before this one will not come; a packet without a picture counts near a complaint only."""
+        if pts is None:
+            return 0
+        self._lost.discard(pts)
+        near = {p for p, n in self._pending.items() if p < pts and any(abs(n - c) < 32 for c in self._complaints)}
+        lost = {p for p in self._lost if p < pts} | near
+        self._lost -= lost
+        self._passed |= lost
+        self._pending = {p: n for p, n in self._pending.items() if n > ordinal - _MEMORY and p not in lost}
+        return len(lost)
 
     def _check_size(self, message: str) -> None:
         match = re.search(r"Picture size (\d+)x(\d+) exceeds", message)
         if match:
-            from visionkit.io.pyav_reader import too_large
-
             raise too_large(self._file.name, int(match[2]), int(match[1]), self._max_pixels)
 
     def _note(self, message: str) -> None:
         self._messages += 1
         if self._messages <= _MAX_MESSAGES:
             self.events.append({"event": "decoder-error", "packet": self._ordinal, "message": message.strip()})
-
-    def check_any(self, frames: int) -> None:
-        """Raise when nothing came out."""
-        if frames == 0:
-            raise InputError("no-frames", f"{self._file.name} holds no frame that can be decoded.")

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Picture", "Reader", "Stream", "turned"]
+from visionkit.errors import InputError
+
+__all__ = ["Picture", "Reader", "Stream", "too_large", "turned"]
 
 
 @dataclass(slots=True)
@@ -56,8 +58,12 @@ class Reader(Protocol):
 
     backend: str
     stream: Stream
-    lost_at_end: int
+    lost_at_end: int  # pictures known to be lost after the last one
     ended_early: bool
+
+    @property
+    def first_index(self) -> int:
+        """Index in the file of the first picture."""
 
     def pictures(self) -> Iterator[Picture]:
         """Pictures in order of presentation; `lost_at_end` and `ended_early` are final after the last one."""
@@ -73,3 +79,12 @@ def turned(image: npt.NDArray[np.uint8], rotation: int, mirrored: bool = False) 
     """The image (H, W, 3), turned `rotation` degrees clockwise, then mirrored left to right; contiguous."""
     out = np.rot90(image, -(rotation // 90) % 4)
     return np.ascontiguousarray(out[:, ::-1] if mirrored else out)
+
+
+def too_large(name: str, height: int, width: int, max_pixels: int) -> InputError:
+    """The error for a picture above the limit."""
+    return InputError(
+        "frame-too-large",
+        f"{name} has frames of {width}x{height} = {height * width} pixels; the limit is {max_pixels} "
+        "(raise it with --max-pixels).",
+    )

@@ -8,6 +8,7 @@ which packet it belongs to.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
@@ -22,7 +23,8 @@ from visionkit.errors import InputError
 from visionkit.io.careful import CarefulDecoder
 from visionkit.io.libav_log import LogWatch, error_count
 from visionkit.io.paths import LocalFile
-from visionkit.io.picture import Picture, Stream, turned
+from visionkit.io.picture import Picture, Stream, too_large, turned
+from visionkit.io.start_point import BEGINNING, find_start
 from visionkit.io.truncation import Extent, declared_frames, missing_index
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class PyavReader:
         file: the file.
         demuxer: FFmpeg's name of the format, from `probe.sniff`; no other is tried.
         max_pixels: largest picture, in pixels, that is decoded.
+        start_ms: pictures before this time need not be handed out.
 
     Raises:
         InputError: `input-undecodable`, `no-video-stream`, `no-decoder`, `frame-too-large`.
@@ -55,7 +58,7 @@ class PyavReader:
 
     backend = "pyav"
 
-    def __init__(self, file: LocalFile, demuxer: str, *, max_pixels: int) -> None:
+    def __init__(self, file: LocalFile, demuxer: str, *, max_pixels: int, start_ms: float = 0.0) -> None:
         self._file, self._demuxer, self._max_pixels = file, demuxer, max_pixels
         self.lost_at_end = 0
         self.ended_early = False
@@ -68,9 +71,17 @@ class PyavReader:
             self._video = self._stream_of(self._container)
             self._extent = Extent(file, demuxer, self._container, self._video)
             self.stream = self._describe(self._container, self._video)
+            self._from = BEGINNING
+            if start_ms > 0:
+                self._skip_to(start_ms)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def first_index(self) -> int:
+        """Index in the file of the first picture."""
+        return self._from.first_index
 
     def pictures(self) -> Iterator[Picture]:
         """Pictures in order of presentation."""
@@ -101,6 +112,18 @@ class PyavReader:
             return av.open(_url(self._file), format=self._demuxer, container_options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, UnicodeError) as error:
             raise self._undecodable(error) from None
+
+    def _skip_to(self, start_ms: float) -> None:
+        import av
+
+        if self._container is None:
+            return
+        with contextlib.suppress(av.FFmpegError):
+            self._from = find_start(self._container, self._video, self._demuxer, start_ms)
+        self._close_container()
+        self._container = self._open()
+        self._video = self._stream_of(self._container)
+        self._extent.restart(self._container, self._video)
 
     def _undecodable(self, error: Exception) -> InputError:
         reason = _reason(error)
@@ -155,12 +178,14 @@ class PyavReader:
         render = _Renderer()
         try:
             for packet in self._demux(self._container, self._video):
-                frames = packet.decode()
+                frames = packet.decode() if self._extent.past(self._from.packets) else []
                 if error_count() != self._errors_before or packet.is_corrupt:
                     raise _TroubleError
                 for frame in frames:
                     if frame.is_corrupt:
                         raise _TroubleError
+                    if self._leads(frame):
+                        continue
                     yield self._picture(frame, render)
         except av.FFmpegError:
             raise _TroubleError from None
@@ -172,8 +197,12 @@ class PyavReader:
         self._prepare(self._video, 1)
         render = _Renderer()
         decoder = CarefulDecoder(self._video, self._extent, self._file, self._max_pixels)
-        for number, (frame, trouble) in enumerate(decoder.frames(self._container)):
-            if number < handed_out:
+        number = 0
+        for frame, trouble in decoder.frames(self._container, self._from.packets):
+            if self._leads(frame):
+                continue
+            number += 1
+            if number <= handed_out:
                 continue
             picture = self._picture(frame, render)
             picture.damaged, picture.lost_before, picture.trouble_before = trouble
@@ -188,6 +217,10 @@ class PyavReader:
                 yield packet
             else:
                 self._extent.saw_other(packet)
+
+    def _leads(self, frame: VideoFrame) -> bool:
+        """Whether the frame is shown before the key frame that decoding began at, and so cannot be right."""
+        return self._from.pts is not None and frame.pts is not None and frame.pts < self._from.pts
 
     def _picture(self, frame: VideoFrame, render: _Renderer) -> Picture:
         height, width = frame.height, frame.width
@@ -227,13 +260,15 @@ class _Renderer:
     """Converts decoded pictures to upright BGR; keeps the converter's state between them."""
 
     def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
+        from av.video.reformatter import Interpolation, VideoReformatter
 
         self._reformatter = VideoReformatter()
+        self._scaling = Interpolation.BICUBIC  # as OpenCV does, so that both backends give the same pixels
 
     def __call__(self, frame: VideoFrame, rotation: int, mirrored: bool) -> npt.NDArray[np.uint8]:
-        image = np.asarray(self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray(), np.uint8)
-        return turned(image, rotation, mirrored) if rotation or mirrored else image
+        shown = self._reformatter.reformat(frame, format="bgr24", interpolation=self._scaling, threads=1)
+        image = np.asarray(shown.to_ndarray(), np.uint8)
+        return turned(image, rotation, mirrored) if rotation or mirrored else np.ascontiguousarray(image)
 
 
 def _upright(frame: VideoFrame) -> tuple[int, bool]:
@@ -250,15 +285,6 @@ def _upright(frame: VideoFrame) -> tuple[int, bool]:
     if abs(degrees - 90 * quarter) > 1:
         return 0, False
     return quarter % 4 * 90, a * d - b * c < 0
-
-
-def too_large(name: str, height: int, width: int, max_pixels: int) -> InputError:
-    """The error for a picture above the limit."""
-    return InputError(
-        "frame-too-large",
-        f"{name} has frames of {width}x{height} = {height * width} pixels; the limit is {max_pixels} "
-        "(raise it with --max-pixels).",
-    )
 
 
 def _url(file: LocalFile) -> str:

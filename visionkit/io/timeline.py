@@ -36,15 +36,16 @@ class Timeline:
 
     Args:
         rate: frames per second by the container, for streams without times; 25 where it does not say either.
+        first_index: index of the first picture.
     """
 
-    def __init__(self, rate: Fraction | None) -> None:
+    def __init__(self, rate: Fraction | None, first_index: int = 0) -> None:
         self._period = 1000 / rate if rate else Fraction(40)
         self._steps: deque[Fraction] = deque(maxlen=_HISTORY)
         self._offset = Fraction(0)
         self._raw: Fraction | None = None
         self._out: Fraction | None = None
-        self._index = -1
+        self._index = first_index - 1
 
     def place(self, pictures: Iterable[Picture]) -> Iterator[Placed]:
         """Every picture in its place, two pictures after it came."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["Extent", "declared_frames", "missing_index"]
+__all__ = ["Extent", "declared_frames", "missing_bytes", "missing_index"]
 
 _END_MESSAGES = ("partial file", "File ended prematurely")
 # Containers whose duration field is written by the muxer, not guessed from the last packet or the bit rate.
@@ -70,6 +70,10 @@ class Extent:
             self._longest_ms = max(self._longest_ms, duration)
             self._reached_ms = max(self._reached_ms, float(pts * packet.time_base * 1000) + duration)
 
+    def past(self, packets: int) -> bool:
+        """Whether more than that many packets of the video stream have been seen."""
+        return self._packets > packets
+
     def broke_off(self) -> None:
         """Reading failed and was given up."""
         self._broke_off = True
@@ -90,7 +94,7 @@ class Extent:
             return "reading failed again and again"
         if self._packets < self._indexed:
             return f"{self._packets} of {self._indexed} indexed frames were found"
-        missing = _missing_bytes(self._file, self._demuxer)
+        missing = missing_bytes(self._file, self._demuxer)
         if missing:
             return f"the file is {missing} bytes shorter than its structure says"
         slack = max(500.0, 3 * self._longest_ms)
@@ -124,7 +128,7 @@ def _boxes(file: LocalFile) -> Iterator[tuple[bytes, int, int]]:
             start += size
 
 
-def _missing_bytes(file: LocalFile, demuxer: str) -> int:
+def missing_bytes(file: LocalFile, demuxer: str) -> int:
     """By how many bytes the outer structure reaches past the end of the file."""
     end = 0
     if demuxer == "mov":

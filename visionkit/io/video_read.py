@@ -53,7 +53,7 @@ def open_video(
     Raises:
         InputError: `input-undecodable`, `no-video-stream`, `no-frames`, `no-decoder`, `frame-too-large`.
     """
-    reader = _reader(file, demuxer, backend, max_pixels)
+    reader = _reader(file, demuxer, backend, max_pixels, selection)
     try:
         return VideoSource(reader, file, selection)
     except BaseException:
@@ -61,7 +61,7 @@ def open_video(
         raise
 
 
-def _reader(file: LocalFile, demuxer: str, backend: Backend, max_pixels: int) -> Reader:
+def _reader(file: LocalFile, demuxer: str, backend: Backend, max_pixels: int, selection: Selection) -> Reader:
     if backend not in ("auto", "opencv", "pyav"):
         raise UsageError("bad-backend", f"The backend must be auto, opencv or pyav. Received: {backend!r}.")
     if backend != "opencv":
@@ -73,7 +73,7 @@ def _reader(file: LocalFile, demuxer: str, backend: Backend, max_pixels: int) ->
         else:
             from visionkit.io.pyav_reader import PyavReader
 
-            return PyavReader(file, demuxer, max_pixels=max_pixels)
+            return PyavReader(file, demuxer, max_pixels=max_pixels, start_ms=(selection.start_s or 0) * 1000)
     from visionkit.io.opencv_reader import OpencvReader
 
     return OpencvReader(file, demuxer, max_pixels=max_pixels)
@@ -131,7 +131,7 @@ class VideoSource:
         if self._iterating:
             raise RuntimeError("A video source can be iterated once; open it again.")
         self._iterating = True
-        timeline = Timeline(self._reader.stream.fps)
+        timeline = Timeline(self._reader.stream.fps, self._reader.first_index)
         try:
             yield from self._select(timeline.place(chain([self._first], self._pictures)))
         finally:
