@@ -24,8 +24,7 @@ class RandomNet:
         self.branch = siamfc_branch()
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        features = np.asarray(self.branch(images.astype(np.float32), training=False))
-        return features - features.mean(axis=(1, 2), keepdims=True)
+        return np.asarray(self.branch(images.astype(np.float32), training=False))
 
     def encode(self, exemplar: np.ndarray) -> np.ndarray:
         return self.features(exemplar[None])[0]

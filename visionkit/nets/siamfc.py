@@ -13,7 +13,7 @@ from keras import layers
 
 from visionkit.layers.correlation import CrossCorrelation
 
-__all__ = ["EXEMPLAR_SIZE", "SEARCH_SIZE", "STRIDE", "siamfc", "siamfc_branch"]
+__all__ = ["EXEMPLAR_SIZE", "SEARCH_SIZE", "STRIDE", "siamfc", "siamfc_branch", "siamfc_exemplar", "siamfc_search"]
 
 EXEMPLAR_SIZE = 127
 SEARCH_SIZE = 255
@@ -79,3 +79,20 @@ def siamfc(*, exemplar_size: int = EXEMPLAR_SIZE, search_size: int = SEARCH_SIZE
     gain = keras.initializers.Constant(GAIN)
     response = layers.Conv2D(1, 1, kernel_initializer=gain, name="adjust")(response)
     return keras.Model({"exemplar": exemplar, "search": search}, {"response": response}, name="siamfc")
+
+
+def siamfc_exemplar(model: keras.Model) -> keras.Model:
+    """The part of `model` that runs once: `exemplar` (B, 127, 127, 3) -> `exemplar_features` (B, 6, 6, 256)."""
+    exemplar = keras.Input(model.input["exemplar"].shape[1:], name="exemplar")
+    features = model.get_layer("branch")(exemplar)
+    return keras.Model({"exemplar": exemplar}, {"exemplar_features": features}, name="siamfc_exemplar")
+
+
+def siamfc_search(model: keras.Model) -> keras.Model:
+    """The part of `model` that runs on each frame: `exemplar_features` and `search` (B, 255, 255, 3) -> `response`."""
+    branch = model.get_layer("branch")
+    z = keras.Input(branch(model.input["exemplar"]).shape[1:], name="exemplar_features")
+    search = keras.Input(model.input["search"].shape[1:], name="search")
+    response = model.get_layer("adjust")(model.get_layer("correlation")([z, branch(search)]))
+    inputs = {"exemplar_features": z, "search": search}
+    return keras.Model(inputs, {"response": response}, name="siamfc_search")

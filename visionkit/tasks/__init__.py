@@ -1,1 +1,36 @@
+"""Tasks: images in, structures out. Loaded when first touched."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visionkit.tasks.load import load_tracker
+    from visionkit.tasks.presence import PresenceOptions
+    from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
+    from visionkit.tasks.track import SiamTracker, TrackerOptions
+
+__all__ = [
+    "PresenceOptions",
+    "SiamFCOptions",
+    "SiamFCTracker",
+    "SiamTracker",
+    "TrackerOptions",
+    "load_tracker",
+]
+
+_PLACES = {
+    "PresenceOptions": "presence",
+    "SiamFCOptions": "siamfc",
+    "SiamFCTracker": "siamfc",
+    "SiamTracker": "track",
+    "TrackerOptions": "track",
+    "load_tracker": "load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'visionkit.tasks' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"visionkit.tasks.{_PLACES[name]}"), name)

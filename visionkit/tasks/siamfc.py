@@ -81,7 +81,18 @@ class SiamFCTracker:
     def __init__(self, matcher: ResponseMatcher, options: SiamFCOptions | None = None) -> None:
         self.matcher = matcher
         self.options = options or SiamFCOptions()
+        self.model: dict[str, str] = {}  # name, sha256, runtime, precision, where it came from a card
         self._memory: _Memory | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Name, sha256, runtime and precision of the model, for a run's manifest."""
+        return dict(self.model)
+
+    def close(self) -> None:
+        """Give the network's memory back, where it has any of its own."""
+        close = getattr(self.matcher, "close", None)
+        if close is not None:
+            close()
 
     def init(self, image: Image, xyxy: npt.ArrayLike) -> Track:
         """Remember the object in box `xyxy` (4,) of `image` uint8 (H, W, 3) BGR.

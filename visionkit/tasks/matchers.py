@@ -1,0 +1,93 @@
+"""The Siamese networks as trackers see them: compiled, with images in and candidate boxes or responses out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from visionkit.runtime import Runner
+
+__all__ = ["BoxMatcher", "CorrelationMatcher"]
+
+Array = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+
+
+class BoxMatcher:
+    """A network with a box head (SiamBox), in two compiled halves.
+
+    Args:
+        exemplar: runner of `exemplar` (1, z, z, 3) -> `exemplar_features`.
+        search: runner of `exemplar_features` and `search` (1, x, x, 3) -> `scores` (1, n, n, 1), `ltrb` (1, n, n, 4).
+    """
+
+    def __init__(self, exemplar: Runner, search: Runner) -> None:
+        self._exemplar, self._search = exemplar, search
+        self.exemplar_size = _side(exemplar, "exemplar")
+        self.search_size = _side(search, "search")
+        cells = int(search.outputs["scores"].shape[1] or 0)
+        line = (np.arange(cells, dtype=np.float32) + 0.5) * (self.search_size / cells)
+        self._centers = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2).astype(np.float32)
+
+    def encode(self, exemplar: Image) -> Array:
+        """Features of the exemplar uint8 (z, z, 3) RGB."""
+        features: Array = self._exemplar(exemplar=exemplar[None].astype(np.float32))["exemplar_features"]
+        return features
+
+    def match(self, target: object, search: Image) -> tuple[Array, Array]:
+        """Scores (K,) in [0, 1] and boxes (K, 4) xyxy in pixels of the search region uint8 (x, x, 3) RGB."""
+        features = np.asarray(target, np.float32)
+        found = self._search(exemplar_features=features, search=search[None].astype(np.float32))
+        ltrb = found["ltrb"].reshape(-1, 4)
+        boxes = np.concatenate([self._centers - ltrb[:, :2], self._centers + ltrb[:, 2:]], axis=1)
+        return found["scores"].reshape(-1), boxes
+
+    def close(self) -> None:
+        """Give the runners' memory back."""
+        self._exemplar.close()
+        self._search.close()
+
+
+class CorrelationMatcher:
+    """A network that answers with responses (SiamFC), in two compiled halves.
+
+    Args:
+        exemplar: runner of `exemplar` (1, z, z, 3) -> `exemplar_features`.
+        search: runner of `exemplar_features` and `search` (1, x, x, 3) -> `response` (1, n, n, 1).
+        stride: pixels between neighbouring cells of the response.
+    """
+
+    def __init__(self, exemplar: Runner, search: Runner, *, stride: int = 8) -> None:
+        self._exemplar, self._search = exemplar, search
+        self.exemplar_size = _side(exemplar, "exemplar")
+        self.search_size = _side(search, "search")
+        self.stride = stride
+
+    def encode(self, exemplar: Image) -> Array:
+        """Features of the exemplar uint8 (z, z, 3) RGB."""
+        features: Array = self._exemplar(exemplar=exemplar[None].astype(np.float32))["exemplar_features"]
+        return features
+
+    def respond(self, target: object, searches: Image) -> Array:
+        """Responses (S, n, n) to the search regions uint8 (S, x, x, 3) RGB."""
+        features = np.asarray(target, np.float32)
+        found = [
+            self._search(exemplar_features=features, search=search[None].astype(np.float32))["response"][0, ..., 0]
+            for search in searches
+        ]
+        return np.stack(found)
+
+    def close(self) -> None:
+        """Give the runners' memory back."""
+        self._exemplar.close()
+        self._search.close()
+
+
+def _side(runner: Runner, name: str) -> int:
+    size = runner.inputs[name].shape[1]
+    if size is None:
+        raise ValueError(f"The input {name!r} must have a fixed size. Received: {runner.inputs[name]}.")
+    return int(size)
