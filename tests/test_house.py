@@ -184,7 +184,6 @@ ALLOWED = {
     "ai_edge_litert": {"runtime"},
     "onnxruntime": {"runtime"},
     "openvino": {"runtime"},
-    "av": {"io"},
 }
 
 
