@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.io.readback import read_back, sound
-from visionkit.io import VideoWriter
+from visionkit.io import VideoWriter, open_source
 
 RATE = 48000
 SIZE_HW = (96, 128)
@@ -158,3 +158,21 @@ def test_real_clips_keep_their_sound(shared, tmp_path):
         got = read_back(tmp_path / "t.mp4")
         assert got.audio_codec == codec
         assert times[-1] == pytest.approx(got.pts_ms[-1], abs=100)
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+@pytest.mark.parametrize(("name", "offset_ms"), [("s.mp4", 0), ("s.mp4", 480), ("s.mkv", 480), ("s.ts", 480)])
+@pytest.mark.parametrize(("start_s", "expected"), [(None, [1000, 2000, 3000]), (1.72, None)])
+def test_what_the_reader_gives_stays_in_step(tmp_path, backend, name, offset_ms, start_s, expected):
+    # Offsets are whole frames, for OpenCV tells the start of a stream in nothing finer.
+    clip = flash_and_beep(tmp_path / name, "aac", offset_ms=offset_ms)
+    with open_source(clip, backend=backend, start_s=start_s) as source:
+        size_hw, path = source.info.size_hw, tmp_path / "t.mp4"
+        with VideoWriter(path, size_hw=size_hw, audio_from=clip, fps=source.info.fps) as writer:
+            for frame in source:
+                writer.write(frame.image, frame.pts_ms, frame.duration_ms)
+    flashes, beeps = flashes_and_beeps(path)
+    if expected is not None:
+        np.testing.assert_allclose(flashes, expected, rtol=0, atol=0.51)
+    assert len(flashes) >= 1
+    np.testing.assert_allclose(beeps, flashes, rtol=0, atol=8)

@@ -38,6 +38,15 @@ def test_every_frame_keeps_its_time_to_half_a_tick(tmp_path, suffix, tick_ms):
     assert got.duration_ms == pytest.approx(1500.0 + 40.0, abs=tick_ms)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_the_last_frame_is_shown_for_its_duration(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with VideoWriter(path, size_hw=(48, 64), fps=25) as writer:
+        for i in range(3):
+            writer.write(numbered(i, (48, 64)), 40.0 * i, 40.0 if i < 2 else 730.0)
+    assert read_back(path).duration_ms == pytest.approx(810.0, abs=1.0)
+
+
 def test_mp4_is_what_browsers_play(tmp_path):
     path = tmp_path / "out.mp4"
     writer = write(path, [0.0, 40.0, 80.0])
@@ -80,10 +89,11 @@ def test_pure_colours_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", encoders.ENCODERS, ids=lambda e: f"{e.name}-{e.backend}")
-def test_every_encoder_writes_frames_in_order(tmp_path, encoder):
+def test_every_encoder_writes_frames_in_order(tmp_path, capfd, encoder):
     path = tmp_path / f"out{encoders.video_suffix(encoder.codec)}"
     times = [0.0, 40.0, 80.0, 120.0, 160.0]
     write(path, times, codec=encoder, fps=25)
+    assert capfd.readouterr() == ("", "")
     got = read_back(path)
     assert [number_of(image) for image in got.images] == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(got.pts_ms, times, rtol=0, atol=0.5)

@@ -70,7 +70,8 @@ class PyAVSink:
         self.ticks_per_ms = clock / 1000
         self._time_base = Fraction(1, clock)
         self._durations: dict[int, int] = {}
-        os.environ.setdefault("SVT_LOG", "1")  # else SVT-AV1 prints thirty lines on stderr
+        if encoder.name == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # else it prints thirty lines on stderr
         with _refusals(encoder):
             codec = av.codec.Codec(encoder.name, "w")
         options = {"movflags": "+faststart"} if FORMATS[suffix] in {"mp4", "mov"} else {}
