@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from visionkit.io.libav_log import captured_errors
@@ -22,6 +24,10 @@ __all__ = ["CarefulDecoder", "Trouble"]
 _MAX_READ_ERRORS = 20
 _MAX_MESSAGES = 20
 _MEMORY = 256  # packets; more than any decoder holds back
+_AHEAD = 3
+_REACH = 32  # packets around a complaint within which a packet without a picture counts as lost
+
+Key = tuple[int, int]  # (how often the container's clock was set back before, pts)
 
 
 class Trouble(NamedTuple):
@@ -44,32 +50,36 @@ class CarefulDecoder:
         self.lost_at_end = 0
         self.events: list[dict[str, Any]] = []
         self._ordinal = -1
+        self._epoch, self._dts = 0, -(2**63)
         self._complaints: list[int] = []
-        self._groups: list[tuple[int, int | None]] = []  # (ordinal, pts) of key packets
-        self._pending: dict[int, int] = {}  # pts -> ordinal of packets whose picture has not come out
-        self._lost: set[int] = set()  # pts of pictures that will not come, not yet reported
-        self._passed: set[int] = set()  # pts of lost pictures that were reported
-        self._data_lost = False
+        self._excused: set[int] = set()  # packets that only the container calls corrupt, for a reason known
+        self._groups: list[tuple[int, Key | None]] = []  # (ordinal, key) of key packets
+        self._pending: dict[Key, int] = {}  # ordinals of packets whose picture has not come out
+        self._lost: set[Key] = set()  # pictures that will not come, not yet reported
+        self._passed: set[Key] = set()  # lost pictures that were reported
+        self._after_loss: set[int] = set()  # first packets after data was lost
         self._messages = 0
 
     def frames(self, container: InputContainer, skip: int = 0) -> Iterator[tuple[VideoFrame, Trouble]]:
         """Each picture in order of presentation, with its trouble; the first `skip` packets are left out."""
-        for packet in self._packets(container):
-            if not self._extent.past(skip):
-                self._data_lost = False
+        for number, packet, data_lost, joined in _with_joins(self._packets(container)):
+            if packet.size and number <= skip:
                 continue
             if packet.size:
-                self._enter(packet)
+                self._enter(packet, data_lost, joined)
             for frame in self._decode(packet):
+                key = self._key_of(frame)
                 # Out of a damaged stretch a picture may come after its time; it has been reported lost by then.
-                if frame.pts is None or frame.pts not in self._passed:
-                    yield frame, self._judge(frame)
+                if key is None or key not in self._passed:
+                    yield frame, self._judge(frame, key)
         self.lost_at_end = len(self._lost)
 
-    def _packets(self, container: InputContainer) -> Iterator[Packet]:
+    def _packets(self, container: InputContainer) -> Iterator[tuple[int, Packet, bool]]:
+        """Number of each packet of the stream from 1 on, the packet, and whether data was lost before it."""
         import av
 
-        failures = 0
+        failures = number = 0
+        data_lost = False
         packets = container.demux(*self._extent.streams)
         while True:
             with captured_errors() as errors:
@@ -85,23 +95,34 @@ class CarefulDecoder:
                     continue
             for _, origin, message in errors:
                 if not self._extent.is_end_message(message):
-                    self._data_lost = True
+                    data_lost = True
                 self._note(f"{origin}: {message}")
             if packet is None:
                 return
             if packet.stream_index == self._video.index:
                 self._extent.saw_video(packet)
-                yield packet
+                number += 1
+                yield number, packet, data_lost
+                data_lost = False
             else:
                 self._extent.saw_other(packet)
 
-    def _enter(self, packet: Packet) -> None:
+    def _enter(self, packet: Packet, data_lost: bool, joined: bool) -> None:
+        """Take note of a packet about to be decoded."""
         self._ordinal += 1
+        if data_lost:
+            self._after_loss.add(self._ordinal)
+        if packet.dts is not None:
+            self._epoch += packet.dts < self._dts
+            self._dts = packet.dts
+        key = None if packet.pts is None else (self._epoch, packet.pts)
         if packet.is_keyframe:
-            self._groups = [*self._groups[-3:], (self._ordinal, packet.pts)]
-        if packet.pts is not None:
-            self._pending[packet.pts] = self._ordinal
-        if packet.is_corrupt or self._data_lost:
+            self._groups = [*self._groups[-3:], (self._ordinal, key)]
+        if key is not None:
+            self._pending[key] = self._ordinal
+        if packet.is_corrupt and joined:
+            self._excused.add(self._ordinal)
+        elif packet.is_corrupt or data_lost:
             self._complaints.append(self._ordinal)
 
     def _decode(self, packet: Packet) -> list[VideoFrame]:
@@ -113,7 +134,7 @@ class CarefulDecoder:
                 frames = packet.decode()
             except av.FFmpegError:
                 if packet.size and packet.pts is not None and not packet.is_discard:
-                    self._lost.add(packet.pts)
+                    self._lost.add((self._epoch, packet.pts))
                 self._complaints.append(self._ordinal)
         if errors:
             self._complaints.append(self._ordinal)
@@ -122,36 +143,43 @@ class CarefulDecoder:
             self._note(f"{origin}: {message}")
         return frames
 
-    def _judge(self, frame: VideoFrame) -> Trouble:
-        ordinal = self._ordinal if frame.pts is None else self._pending.pop(frame.pts, self._ordinal)
-        if frame.is_corrupt:
+    def _key_of(self, frame: VideoFrame) -> Key | None:
+        if frame.pts is None:
+            return None
+        known = [key for key in self._pending if key[1] == frame.pts]
+        return min(known, default=(self._epoch, frame.pts))
+
+    def _judge(self, frame: VideoFrame, key: Key | None) -> Trouble:
+        ordinal = self._ordinal if key is None else self._pending.pop(key, self._ordinal)
+        if frame.is_corrupt and ordinal not in self._excused:
             self._complaints.append(ordinal)
         self._complaints = self._complaints[-_MEMORY:]
-        start = self._group_start(ordinal, frame.pts)
+        start = self._group_start(ordinal, key)
         damaged = any(start <= complaint <= ordinal for complaint in self._complaints)
-        lost = self._lost_before(frame.pts, ordinal)
-        data_lost, self._data_lost = self._data_lost, False
-        return Trouble(damaged, lost, data_lost)
+        lost = 0 if key is None else self._lost_before(key, ordinal)
+        after_loss = {number for number in self._after_loss if number <= ordinal}
+        self._after_loss -= after_loss
+        return Trouble(damaged, lost, bool(after_loss))
 
-    def _group_start(self, ordinal: int, pts: int | None) -> int:
+    def _group_start(self, ordinal: int, key: Key | None) -> int:
         """The packet with the key frame that a picture may go back to."""
         start = 0
-        for number, key_pts in self._groups:
-            leading = pts is not None and key_pts is not None and pts < key_pts
+        for number, group in self._groups:
+            leading = key is not None and group is not None and key < group
             if number <= ordinal and not leading:
                 start = number
         return start
 
-    def _lost_before(self, pts: int | None, ordinal: int) -> int:
+    def _lost_before(self, key: Key, ordinal: int) -> int:
         """How many pictures before this one will not come; a packet without a picture counts near a complaint only."""
-        if pts is None:
-            return 0
-        self._lost.discard(pts)
-        near = {p for p, n in self._pending.items() if p < pts and any(abs(n - c) < 32 for c in self._complaints)}
-        lost = {p for p in self._lost if p < pts} | near
+        self._lost.discard(key)
+        near = {
+            k for k, n in self._pending.items() if k < key and any(abs(n - c) < _REACH for c in self._complaints)
+        }  # fmt: skip
+        lost = {k for k in self._lost if k < key} | near
         self._lost -= lost
         self._passed |= lost
-        self._pending = {p: n for p, n in self._pending.items() if n > ordinal - _MEMORY and p not in lost}
+        self._pending = {k: n for k, n in self._pending.items() if n > ordinal - _MEMORY and k not in lost}
         return len(lost)
 
     def _check_size(self, message: str) -> None:
@@ -163,3 +191,24 @@ class CarefulDecoder:
         self._messages += 1
         if self._messages <= _MAX_MESSAGES:
             self.events.append({"event": "decoder-error", "packet": self._ordinal, "message": message.strip()})
+
+
+def _with_joins(packets: Iterator[tuple[int, Packet, bool]]) -> Iterator[tuple[int, Packet, bool, bool]]:
+    """Adds whether the clock is set back within the next packets: the end of one of two recordings joined together.
+
+    There a transport stream's counter jumps, and the container calls the last packets corrupt, which they are not.
+    """
+    window: deque[tuple[int, Packet, bool]] = deque()
+    for item in packets:
+        window.append(item)
+        if len(window) > _AHEAD:
+            yield *window[0], _falls_back(window)
+            window.popleft()
+    while window:
+        yield *window[0], _falls_back(window)
+        window.popleft()
+
+
+def _falls_back(window: deque[tuple[int, Packet, bool]]) -> bool:
+    times = [packet.dts for _, packet, _ in window if packet.dts is not None]
+    return any(later < earlier for earlier, later in pairwise(times))

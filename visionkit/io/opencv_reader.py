@@ -51,9 +51,9 @@ class OpencvReader:
         self.lost_at_end = 0
         self.ended_early = False
         self._events: list[dict[str, Any]] = []
-        with _quiet():
-            # As bytes: a name that is not UTF-8 crashes OpenCV as a string. One backend: no numbered image patterns.
-            self._capture = cv2.VideoCapture(file.raw, cv2.CAP_FFMPEG)  # type: ignore[call-overload]
+        with _quiet(), _unnamed(file) as name:
+            # As bytes: a name that is not UTF-8 crashes OpenCV as a string. One backend: no image sequences.
+            self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)  # type: ignore[call-overload]
         if not self._capture.isOpened():
             raise self._undecodable()
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
@@ -165,3 +165,13 @@ def _quiet() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
         if given is None:
             os.environ.pop(variable, None)
+
+
+@contextlib.contextmanager
+def _unnamed(file: LocalFile) -> Iterator[bytes]:
+    """A name to open the file by; one that does not look like a numbered pattern, which FFmpeg would fill in."""
+    if b"%" not in file.raw:
+        yield file.raw
+        return
+    with file.path.open("rb") as handle:
+        yield b"/dev/fd/%d" % handle.fileno()

@@ -25,7 +25,7 @@ from visionkit.io.libav_log import LogWatch, error_count
 from visionkit.io.paths import LocalFile
 from visionkit.io.picture import Picture, Stream, too_large, turned
 from visionkit.io.start_point import BEGINNING, find_start
-from visionkit.io.truncation import Extent, declared_frames, missing_index
+from visionkit.io.truncation import Extent, declared_frames, missing_index, sample_codes
 
 if TYPE_CHECKING:
     import av
@@ -139,10 +139,14 @@ class PyavReader:
 
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            raise InputError("no-video-stream", f"{self._file.name} has no video stream ({_contents(container)}).")
+            slug = "no-video-stream" if container.streams else "no-frames"
+            raise InputError(slug, f"{self._file.name} has no video stream ({_contents(container)}).")
         if streams[0].codec_context is None:
-            codec = streams[0].name or "unknown"
-            raise InputError("no-decoder", f"{self._file.name}: there is no decoder for its video codec ({codec}).")
+            codes = ", ".join(sample_codes(self._file)) if self._demuxer == "mov" else "unknown"
+            raise InputError(
+                "no-decoder",
+                f"{self._file.name}: PyAV has no decoder for its video codec (tracks: {codes}); convert it.",
+            )
         return streams[0]
 
     def _describe(self, container: InputContainer, video: VideoStream) -> Stream:

@@ -73,8 +73,8 @@ def _openable(file: LocalFile, found: Sniffed) -> Sniffed:
     if found.kind == "unknown":
         raise InputError(
             "input-undecodable",
-            f"{file.name} ({file.size} bytes) is {'empty' if not file.size else 'neither a video nor an image'} "
-            "that VisionKit reads.",
+            f"{file.name} ({file.size} bytes) "
+            + ("is neither a video nor an image that VisionKit reads." if file.size else "is empty."),
         )
     if found.format == "gif":
         from visionkit.io.image_header import moves

@@ -41,11 +41,13 @@ def find_start(container: InputContainer, video: VideoStream, demuxer: str, star
     start = Fraction(start_ms) / (video.time_base * 1000)
     times: list[int] = []
     key: tuple[int, int] | None = None
+    last = -(2**63)
     for packet in container.demux(video):
         if not packet.size:
             break
-        if packet.pts is None or packet.is_discard or packet.is_corrupt:
+        if packet.pts is None or packet.dts is None or packet.dts < last or packet.is_discard or packet.is_corrupt:
             return BEGINNING
+        last = packet.dts
         if packet.is_keyframe and packet.pts > start:
             break
         if packet.is_keyframe:

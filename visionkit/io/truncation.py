@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from visionkit.io.paths import LocalFile
+from visionkit.io.text import safe_text
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["Extent", "declared_frames", "missing_bytes", "missing_index"]
+__all__ = ["Extent", "declared_frames", "missing_bytes", "missing_index", "sample_codes"]
 
 _END_MESSAGES = ("partial file", "File ended prematurely")
 # Containers whose duration field is written by the muxer, not guessed from the last packet or the bit rate.
@@ -106,6 +108,19 @@ class Extent:
 def missing_index(file: LocalFile) -> bool:
     """Whether an MP4 or MOV file has no `moov` box among its outer boxes."""
     return all(kind != b"moov" for kind, _, _ in _boxes(file))
+
+
+def sample_codes(file: LocalFile) -> list[str]:
+    """Codec codes of the tracks of an MP4 or MOV file, printable; empty for other files."""
+    found: list[str] = []
+    for kind, start, size in _boxes(file):
+        if kind == b"moov" and size < 1 << 26:
+            with file.path.open("rb") as handle:
+                handle.seek(start)
+                data = handle.read(size)
+            entries = (match.end() + 12 for match in re.finditer(b"stsd", data))
+            found += [safe_text(data[at : at + 4]) for at in entries if len(data) >= at + 4]
+    return found
 
 
 def _boxes(file: LocalFile) -> Iterator[tuple[bytes, int, int]]:

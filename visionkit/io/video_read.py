@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,7 @@ __all__ = ["Backend", "Selection", "VideoSource", "open_video"]
 
 Backend = Literal["auto", "opencv", "pyav"]
 _MAX_EVENTS = 1000
+_GRACE_MS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,16 @@ class Selection:
             raise UsageError(
                 "bad-range", f"The start must lie before the end. Received: start={self.start_s}, end={self.end_s}."
             )
+
+    @property
+    def start_ms(self) -> float:
+        """The first time handed out; a microsecond of grace lets a frame's own time, copied from a result, name it."""
+        return -math.inf if self.start_s is None else self.start_s * 1000 - _GRACE_MS
+
+    @property
+    def end_ms(self) -> float:
+        """The first time not handed out."""
+        return math.inf if self.end_s is None else self.end_s * 1000 - _GRACE_MS
 
 
 def open_video(
@@ -73,7 +85,7 @@ def _reader(file: LocalFile, demuxer: str, backend: Backend, max_pixels: int, se
         else:
             from visionkit.io.pyav_reader import PyavReader
 
-            return PyavReader(file, demuxer, max_pixels=max_pixels, start_ms=(selection.start_s or 0) * 1000)
+            return PyavReader(file, demuxer, max_pixels=max_pixels, start_ms=selection.start_ms)
     from visionkit.io.opencv_reader import OpencvReader
 
     return OpencvReader(file, demuxer, max_pixels=max_pixels)
@@ -138,15 +150,14 @@ class VideoSource:
             self.close()
 
     def _select(self, places: Iterator[Placed]) -> Iterator[Frame]:
-        start = None if self._selection.start_s is None else self._selection.start_s * 1000
-        end = None if self._selection.end_s is None else self._selection.end_s * 1000
+        start, end = self._selection.start_ms, self._selection.end_ms
         origin: int | None = None
         size_hw = self._first.size_hw
         for placed in places:
-            if end is not None and placed.pts_ms >= end:
+            if placed.pts_ms >= end:
                 self.report.finished = True
                 return
-            if start is not None and placed.pts_ms < start:
+            if placed.pts_ms < start:
                 size_hw = placed.picture.size_hw
                 continue
             origin = placed.index if origin is None else origin
