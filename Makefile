@@ -6,12 +6,11 @@ EXTRAS ?= test,openvino
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
-DEMO_OUT ?= runs/demo
 
 .PHONY: demo test unit test-slow faults lint format wheel install clean
 
 demo: install
-	$(BIN)/visionkit demo --out $(DEMO_OUT) --overwrite
+	$(BIN)/visionkit demo
 
 test: lint unit
 
