@@ -114,7 +114,7 @@ class Case:
         drawer = TrackDrawer()
         result = run(
             self.clip,
-            [TrackStage(lambda: self.tracker, self.xyxy)],
+            [TrackStage(self.tracker, self.xyxy)],
             reading=Reading(end_s=self.end_s),
             writing=Writing(out=self.folder / "run", overwrite=True),
             draw=lambda item: drawer(item.frame.image, item.results["track"]),

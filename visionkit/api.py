@@ -83,4 +83,4 @@ def _stage(task: Any, xyxy: npt.ArrayLike | None) -> Any:
         return pipeline.TaskStage(call)
     if xyxy is None:
         raise UsageError("no-box", "A tracker needs the object's box in the first frame: pass `xyxy=(x1, y1, x2, y2)`.")
-    return pipeline.TrackStage(lambda: task, xyxy)
+    return pipeline.TrackStage(task, xyxy)

@@ -303,6 +303,26 @@ def test_frames_of_another_size_fit_into_the_video_and_keep_their_own_in_the_row
     assert [row["size_hw"] for row in rows_of(result.out)] == [[48, 80], [80, 48]]
 
 
+def test_a_stage_closes_the_tracker_it_loaded_and_no_other(clip):
+    mine, made = Still(), []
+
+    def load():
+        made.append(Still())
+        return made[0]
+
+    for tracker in (mine, load):
+        stream(clip, TrackStage(tracker, BOX)).close()  # not begun: nothing to close
+        states = [track.state for _, track in stream(clip, TrackStage(tracker, BOX))]
+        assert states == ["tracking"] * COUNT
+    assert (mine.closed, made[0].closed) == (False, True)
+
+
+@pytest.mark.parametrize("xyxy", [[1, 2, 3], [1, 2, 3, np.nan]])
+def test_a_box_that_is_none_is_told_by_value(xyxy):
+    with pytest.raises(ValueError, match="four finite numbers"):
+        TrackStage(Still, xyxy)
+
+
 def test_stream_gives_frames_with_results_and_closes_when_left(clip):
     task = TaskStage(lambda images: [int(image.mean()) for image in images], batch=4)
     pairs = [(frame.index, result) for frame, result in stream(clip, task)]

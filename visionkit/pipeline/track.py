@@ -32,14 +32,17 @@ class TrackStage(Stage):
     """Follows the object that fills `xyxy` in the first frame; the result of each frame is a `Track`.
 
     Args:
-        load: makes the tracker; called once, when the source and the outputs have proved good.
+        tracker: a tracker, which stays the caller's to close; or a function that makes one, called when the source and
+            the outputs have proved good, and then closed by the stage.
         xyxy: float (4,), the object in the first frame, absolute pixels. What lies outside of the frame is cut off.
     """
 
-    def __init__(self, load: Callable[[], Tracker], xyxy: npt.ArrayLike) -> None:
+    def __init__(self, tracker: Tracker | Callable[[], Tracker], xyxy: npt.ArrayLike) -> None:
         super().__init__("track")
-        self._load = load
         self._xyxy = np.asarray(xyxy, np.float32)
+        if self._xyxy.shape != (4,) or not np.isfinite(self._xyxy).all():
+            raise ValueError(f"`xyxy` must be four finite numbers. Received: xyxy={xyxy!r}.")
+        self._given = tracker
         self._tracker: Tracker | None = None
         self._started = False
 
@@ -48,8 +51,8 @@ class TrackStage(Stage):
         clipped_box(self._xyxy, first.size_hw)
 
     def setup(self, info: MediaInfo, first: Frame) -> None:
-        """Load the tracker."""
-        self._tracker = self._load()
+        """Load the tracker, unless it was given."""
+        self._tracker = self._given() if callable(self._given) else self._given
         self._started = False
 
     def process(self, items: Sequence[Item]) -> None:
@@ -63,9 +66,9 @@ class TrackStage(Stage):
         return None if describe is None else dict(describe())
 
     def close(self) -> None:
-        """Close the tracker where it can be closed."""
+        """Close the tracker that `setup` loaded, where it can be closed."""
         close = getattr(self._tracker, "close", None)
-        if close is not None:
+        if self._tracker is not self._given and close is not None:
             close()
 
     def _follow(self, frame: Frame) -> Track:
