@@ -58,7 +58,9 @@ def choose(program: Program, options: Options, probe: Mapping[str, Array] | None
         leave_out_liars(program, opened, rejected, options, probe)
         if not opened:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
-            raise ModelError("no-runtime", f"no runtime runs this network ({reasons})")
+            # Where a file is taken as it is, a refusal by all who read the format is about the file.
+            slug = "model-corrupt" if isinstance(program, OnnxProgram) else "no-runtime"
+            raise ModelError(slug, f"no runtime runs {program.label} ({reasons})")
         timings = None if single else time_runners({name: runner for name, (runner, _) in opened.items()}, probe)
     except BaseException:
         close_but(opened, None)
@@ -148,7 +150,7 @@ def leave_out_liars(
     expected = program.reference(probe, options.threads)
     for name in list(opened):
         runner = opened[name][0]
-        if expected is not None and isinstance_live(name):
+        if expected is not None and ADAPTORS[name].suffix is None:
             continue  # it is the reference
         try:
             received = runner(**probe)
@@ -163,10 +165,6 @@ def leave_out_liars(
             raise ModelError("runtime-disagrees", f"{name} does not answer as the network does: {reason}")
         rejected[name] = reason
         opened.pop(name)[0].close()
-
-
-def isinstance_live(name: str) -> bool:
-    return ADAPTORS[name].suffix is None
 
 
 def signature_of(opened: Mapping[str, tuple[Runner, bytes]]) -> Signature:

@@ -115,7 +115,7 @@ class ModelFile:
         if self.kind == "savedmodel":
             return programs.SavedModelProgram(self.path, batch)
         if self.kind == "onnx":
-            return programs.OnnxProgram(self.read())
+            return programs.OnnxProgram(self.read(), self.label)
         return programs.KerasProgram(load_keras_file(self.path), batch)
 
 

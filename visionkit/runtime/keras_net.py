@@ -191,7 +191,8 @@ def model_digest(model: keras.Model, weights_digest: str | None = None) -> str |
     """
     keras = import_keras()
     try:
-        config = json.dumps(keras.saving.serialize_keras_object(model)["config"], sort_keys=True, default=str)
+        facts = {**keras.saving.serialize_keras_object(model)["config"], "name": ""}  # counted up with each model built
+        config = json.dumps(facts, sort_keys=True, default=str)
     except Exception:  # a layer without get_config: the model cannot be named, so it is not cached
         return None
     digest = hashlib.sha256(config.encode())

@@ -83,8 +83,8 @@ def time_runners(
     """Median milliseconds a call, fastest first.
 
     The runners take turns of some 20 ms, so that a busy moment of the machine meets all of them; the first call of a
-    turn is not counted, since caches and thread pools are still the neighbour's. What is hopelessly slower than the best
-    after two rounds is no longer run.
+    turn is not counted, since caches and thread pools are still the neighbour's. What is hopelessly slower than the
+    best after two rounds is no longer run.
     """
     samples: dict[str, list[float]] = {name: [] for name in runners}
     names = list(runners)

@@ -22,6 +22,7 @@ class Program(Protocol):
     """A network that has not been given to a runtime yet."""
 
     signature: Signature | None  # None: the file's own names, no conversion
+    label: str  # how errors call it
 
     def artifact(self, suffix: str, precision: str) -> bytes:
         """The content of the file that runtimes of this suffix open; ModelError where there is none."""
@@ -59,6 +60,7 @@ class KerasProgram:
         from visionkit.runtime.keras_net import ordered_call, signature_of
 
         self._model, self._batch = model, batch
+        self.label = f"the network {model.name!r}"
         self.signature: Signature | None = signature_of(model, batch)
         self._graph = Graph(ordered_call(model), signature_of(model, batch))
         self._live: Runner | None = None
@@ -87,11 +89,12 @@ class SavedModelProgram:
 
     def __init__(self, path: Path, batch: int) -> None:
         tf = import_tensorflow()
+        self.label = repr(str(path))
         try:
             with quiet():
                 self._loaded = tf.saved_model.load(str(path))
         except Exception as error:  # whatever the loader meets in a damaged folder
-            raise ModelError("model-corrupt", f"{str(path)!r} is not a readable SavedModel: {error}") from error
+            raise ModelError("model-corrupt", f"{self.label} is not a readable SavedModel: {error}") from error
         function = pick_signature(self._loaded.signatures, path)
         specs = function.structured_input_signature[1]
         inputs = tuple(static_spec(name, spec, batch) for name, spec in specs.items())
@@ -127,8 +130,8 @@ class OnnxProgram:
 
     signature: Signature | None = None
 
-    def __init__(self, content: bytes) -> None:
-        self._content = content
+    def __init__(self, content: bytes, label: str) -> None:
+        self._content, self.label = content, label
 
     def artifact(self, suffix: str, precision: str) -> bytes:
         if suffix != ".onnx":
