@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from visionkit.geometry.crops import Window, context_side, window_around
+from visionkit.geometry.crops import Window, cell_cover, context_side, window_around
 from visionkit.tasks.crop import cut, mean_color
 
 
@@ -88,3 +88,12 @@ def test_shrinking_averages() -> None:
     image[:, ::2] = 200
     patch = cut(image, Window(0, 0, 64), 16, (0, 0, 0))
     assert np.abs(patch.astype(int) - 100).max() <= 1  # sampling every fourth column would give 0 or 200
+
+
+def test_cell_cover_by_hand() -> None:
+    # 96 pixels, the middle 8 cells of 8 lie at 16 ... 80; the box covers x 20 ... 44, y 16 ... 24
+    cover = cell_cover((20, 16, 44, 24), 96, cells=8, stride=8)
+    assert cover[0].tolist() == [0.5, 1, 1, 0.5, 0, 0, 0, 0]
+    assert not cover[1:].any()
+    assert cell_cover((0, 0, 96, 96), 96, cells=8, stride=8).min() == 1
+    assert not cell_cover((90, 90, 96, 96), 96, cells=8, stride=8).any()

@@ -63,8 +63,11 @@ def box_net() -> keras.Model:
     return siambox(stem=4, features=8, width=8, depth=1)
 
 
+COVER = np.pad(np.ones((1, 4, 6, 1), np.float32), ((0, 0), (2, 2), (1, 1), (0, 0)))
+
+
 def test_siambox_outputs_a_score_and_a_box_per_cell(box_net: keras.Model) -> None:
-    out = box_net({"exemplar": image(96, 96), "search": image(192, 192, 1)}, training=False)
+    out = box_net({"exemplar": image(96, 96), "exemplar_cover": COVER, "search": image(192, 192, 1)}, training=False)
     assert out["logits"].shape == (1, 24, 24, 1)
     assert out["ltrb"].shape == (1, 24, 24, 4)
     assert (np.asarray(out["ltrb"]) > 0).all()
@@ -72,12 +75,19 @@ def test_siambox_outputs_a_score_and_a_box_per_cell(box_net: keras.Model) -> Non
 
 def test_siambox_halves_equal_the_whole(box_net: keras.Model) -> None:
     exemplar, search = image(96, 96), image(192, 192, 1)
-    whole = box_net({"exemplar": exemplar, "search": search}, training=False)
+    whole = box_net({"exemplar": exemplar, "exemplar_cover": COVER, "search": search}, training=False)
     z = siambox_exemplar(box_net)({"exemplar": exemplar}, training=False)
-    feed = {"exemplar_features": np.asarray(z["exemplar_features"]), "search": search}
+    feed = {"exemplar_features": np.asarray(z["exemplar_features"]), "exemplar_cover": COVER, "search": search}
     half = siambox_search(box_net)(feed, training=False)
     assert np.allclose(half["ltrb"], whole["ltrb"], rtol=1e-5)
     assert np.allclose(half["scores"], keras.ops.sigmoid(whole["logits"]), atol=1e-6)
+
+
+def test_siambox_sees_the_shape_of_the_exemplars_box(box_net: keras.Model) -> None:
+    feed = {"exemplar": image(96, 96), "exemplar_cover": COVER, "search": image(192, 192, 1)}
+    wide = np.asarray(box_net(feed, training=False)["ltrb"])
+    tall = np.asarray(box_net({**feed, "exemplar_cover": COVER.transpose(0, 2, 1, 3)}, training=False)["ltrb"])
+    assert np.abs(wide - tall).max() > 1e-3
 
 
 def test_siambox_weights_survive_a_file(box_net: keras.Model, tmp_path: object) -> None:
@@ -85,7 +95,7 @@ def test_siambox_weights_survive_a_file(box_net: keras.Model, tmp_path: object) 
     box_net.save_weights(path)
     again = siambox(stem=4, features=8, width=8, depth=1)
     again.load_weights(path)
-    feed = {"exemplar": image(96, 96), "search": image(192, 192, 1)}
+    feed = {"exemplar": image(96, 96), "exemplar_cover": COVER, "search": image(192, 192, 1)}
     assert np.array_equal(again(feed, training=False)["logits"], box_net(feed, training=False)["logits"])
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Window", "context_side", "window_around"]
+__all__ = ["Window", "cell_cover", "context_side", "window_around"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +57,20 @@ def window_around(center_xy: npt.ArrayLike, side: float) -> Window:
     whole = max(2, round(side))
     x, y = (float(v) for v in np.asarray(center_xy, np.float64))
     return Window(round(x - whole / 2), round(y - whole / 2), whole)
+
+
+def cell_cover(xyxy: npt.ArrayLike, size: int, *, cells: int, stride: int) -> npt.NDArray[np.float32]:
+    """Share of each of the middle `cells` x `cells` cells that a box covers: float32 (cells, cells), rows first.
+
+    Args:
+        xyxy: float (4,), the box in pixels of a square image of `size` pixels.
+        cells: how many cells a side.
+        stride: side of a cell in pixels.
+    """
+    x0, y0, x1, y1 = (float(v) for v in np.asarray(xyxy, np.float32))
+    edges = size / 2 + (np.arange(cells + 1) - cells / 2) * stride
+    across, down = (
+        np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, None) / stride
+        for low, high in ((x0, x1), (y0, y1))
+    )
+    return np.outer(down, across).astype(np.float32)

@@ -18,7 +18,16 @@ from keras import layers
 
 from visionkit.layers.correlation import CrossCorrelation
 
-__all__ = ["EXEMPLAR_SIZE", "SEARCH_SIZE", "STRIDE", "cell_centers", "siambox", "siambox_exemplar", "siambox_search"]
+__all__ = [
+    "EXEMPLAR_SIZE",
+    "KERNEL",
+    "SEARCH_SIZE",
+    "STRIDE",
+    "cell_centers",
+    "siambox",
+    "siambox_exemplar",
+    "siambox_search",
+]
 
 EXEMPLAR_SIZE = 96
 SEARCH_SIZE = 192
@@ -56,20 +65,30 @@ def siambox_branch(*, stem: int = 16, features: int = 64) -> keras.Model:
 
 
 def siambox_head(cells: int, *, features: int = 64, width: int = 64, depth: int = 2) -> keras.Model:
-    """Exemplar features (B, 8, 8, C) and search features (B, n, n, C) -> logits (B, n, n, 1), ltrb (B, n, n, 4).
+    """Exemplar features (B, 8, 8, C), cover (B, 8, 8, 1), search features (B, n, n, C) -> logits, ltrb.
 
-    `ltrb` are the distances in pixels from a cell's centre to the left, top, right and bottom side of the box.
+    `cover` tells which part of the exemplar is the object and which is context, and so its shape.
+    Logits are (B, n, n, 1); `ltrb` (B, n, n, 4) are the distances in pixels from a cell's centre to the left, top,
+    right and bottom side of the box.
     """
     z = keras.Input((KERNEL, KERNEL, features), name="exemplar_features")
+    cover = keras.Input((KERNEL, KERNEL, 1), name="exemplar_cover")
     x = keras.Input((cells, cells, features), name="search_features")
     similarity = CrossCorrelation("pixelwise", name="similarity")([z, x])
+    extent = layers.Reshape((1, 1, KERNEL * KERNEL), name="extent")(cover)
+    inside = layers.Multiply(name="similarity_inside")([similarity, extent])
+    similarity = layers.Concatenate(name="similarities")([similarity, inside])
     similarity = _conv(similarity, width, "similarity_mix", kernel=1)
-    gist = layers.GlobalAveragePooling2D(keepdims=True, name="gist")(z)
+    gist = layers.Multiply(name="object")([z, cover])
+    gist = layers.GlobalAveragePooling2D(keepdims=True, name="gist")(gist)
     gist = layers.Conv2D(features, 1, activation="sigmoid", name="gate")(gist)
     look = layers.Multiply(name="look")([x, gist])
     look = _conv(look, width, "look_mix", kernel=1)
     y = layers.Concatenate(name="joined")([similarity, look])
-    y = _conv(y, width, "mix", kernel=1)
+    y = _conv(y, width, "mix", kernel=1, relu=False)
+    shape = layers.Conv2D(width, 1, name="shape")(extent)  # (B, 1, 1, width): how wide and tall the object was
+    y = layers.Add(name="shaped")([y, shape])
+    y = layers.ReLU(name="mix_relu")(y)
     for i in range(depth):
         y = _block(y, width, f"tower{i + 1}")
     score = _conv(y, width // 2, "score_tower")
@@ -78,7 +97,7 @@ def siambox_head(cells: int, *, features: int = 64, width: int = 64, depth: int 
     ltrb = layers.Conv2D(4, 1, name="log_ltrb")(box)
     ltrb = layers.Activation("exponential", name="exp_ltrb")(ltrb)
     ltrb = layers.Rescaling(TYPICAL_SIDE, name="ltrb")(ltrb)
-    return keras.Model([z, x], [logits, ltrb], name="head")
+    return keras.Model([z, cover, x], [logits, ltrb], name="head")
 
 
 def siambox(*, exemplar_size: int = EXEMPLAR_SIZE, search_size: int = SEARCH_SIZE, **sizes: int) -> keras.Model:
@@ -90,7 +109,8 @@ def siambox(*, exemplar_size: int = EXEMPLAR_SIZE, search_size: int = SEARCH_SIZ
         sizes: `stem` and `features` channels of the branch, `width` and `depth` of the head.
 
     Returns:
-        A model of inputs `exemplar` (B, z, z, 3) and `search` (B, x, x, 3), RGB float32 in 0-255, and outputs
+        A model of inputs `exemplar` (B, z, z, 3) and `search` (B, x, x, 3), RGB float32 in 0-255, `exemplar_cover`
+        (B, 8, 8, 1), the share of each of the exemplar's middle cells that lies in the object's box, and outputs
         `logits` (B, x / 8, x / 8, 1) and `ltrb` (B, x / 8, x / 8, 4) in pixels of the search region.
     """
     for name, size in (("exemplar_size", exemplar_size), ("search_size", search_size)):
@@ -101,12 +121,14 @@ def siambox(*, exemplar_size: int = EXEMPLAR_SIZE, search_size: int = SEARCH_SIZ
     if unknown := set(sizes) - set(branch_sizes) - set(head_sizes):
         raise ValueError(f"Unknown sizes: {', '.join(sorted(unknown))}. Known: stem, features, width, depth.")
     exemplar = keras.Input((exemplar_size, exemplar_size, 3), name="exemplar")
+    cover = keras.Input((KERNEL, KERNEL, 1), name="exemplar_cover")
     search = keras.Input((search_size, search_size, 3), name="search")
     branch = siambox_branch(**branch_sizes)
     z = _centre(branch(exemplar))
     head = siambox_head(search_size // STRIDE, **head_sizes)
-    logits, ltrb = head([z, branch(search)])
-    return keras.Model({"exemplar": exemplar, "search": search}, {"logits": logits, "ltrb": ltrb}, name="siambox")
+    logits, ltrb = head([z, cover, branch(search)])
+    inputs = {"exemplar": exemplar, "exemplar_cover": cover, "search": search}
+    return keras.Model(inputs, {"logits": logits, "ltrb": ltrb}, name="siambox")
 
 
 def _centre(z: Any) -> Any:
@@ -125,17 +147,17 @@ def siambox_exemplar(model: keras.Model) -> keras.Model:
 def siambox_search(model: keras.Model) -> keras.Model:
     """The part of `model` that runs on each frame.
 
-    Inputs `exemplar_features` (B, 8, 8, C) and `search` (B, x, x, 3); outputs `scores` (B, x / 8, x / 8, 1) in [0, 1]
-    and `ltrb` (B, x / 8, x / 8, 4) in pixels of the search region.
+    Inputs `exemplar_features` (B, 8, 8, C), `exemplar_cover` (B, 8, 8, 1) and `search` (B, x, x, 3); outputs `scores`
+    (B, x / 8, x / 8, 1) in [0, 1] and `ltrb` (B, x / 8, x / 8, 4) in pixels of the search region.
     """
     branch, head = model.get_layer("branch"), model.get_layer("head")
     z = keras.Input(head.input[0].shape[1:], name="exemplar_features")
+    cover = keras.Input((KERNEL, KERNEL, 1), name="exemplar_cover")
     search = keras.Input(model.input["search"].shape[1:], name="search")
-    logits, ltrb = head([z, branch(search)])
+    logits, ltrb = head([z, cover, branch(search)])
     scores = layers.Activation("sigmoid", name="scores")(logits)
-    return keras.Model(
-        {"exemplar_features": z, "search": search}, {"scores": scores, "ltrb": ltrb}, name="siambox_search"
-    )
+    inputs = {"exemplar_features": z, "exemplar_cover": cover, "search": search}
+    return keras.Model(inputs, {"scores": scores, "ltrb": ltrb}, name="siambox_search")
 
 
 def cell_centers(cells: int) -> npt.NDArray[np.float32]:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.geometry.crops import cell_cover
+
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
 
-__all__ = ["BoxMatcher", "CorrelationMatcher"]
+__all__ = ["BoxMatcher", "CorrelationMatcher", "Target"]
 
 Array = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Target:
+    """An object as SiamBox knows it: features (1, k, k, C), and the share of each cell that is object (1, k, k, 1)."""
+
+    features: Array
+    cover: Array
+
+    def blended(self, other: Target, share: float) -> Target:
+        """This target with `share` of another's looks; the extent stays."""
+        return Target((1 - share) * self.features + np.float32(share) * other.features, self.cover)
 
 
 class BoxMatcher:
@@ -21,7 +36,8 @@ class BoxMatcher:
 
     Args:
         exemplar: runner of `exemplar` (1, z, z, 3) -> `exemplar_features`.
-        search: runner of `exemplar_features` and `search` (1, x, x, 3) -> `scores` (1, n, n, 1), `ltrb` (1, n, n, 4).
+        search: runner of `exemplar_features`, `exemplar_cover` (1, k, k, 1) and `search` (1, x, x, 3) -> `scores`
+            (1, n, n, 1), `ltrb` (1, n, n, 4).
     """
 
     def __init__(self, exemplar: Runner, search: Runner) -> None:
@@ -30,17 +46,21 @@ class BoxMatcher:
         self.search_size = _side(search, "search")
         cells = int(search.outputs["scores"].shape[1] or 0)
         line = (np.arange(cells, dtype=np.float32) + 0.5) * (self.search_size / cells)
+        self._stride = self.search_size // cells
+        self._kernel = int(search.inputs["exemplar_cover"].shape[1] or 0)
         self._centers = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2).astype(np.float32)
 
-    def encode(self, exemplar: Image) -> Array:
-        """Features of the exemplar uint8 (z, z, 3) RGB."""
-        features: Array = self._exemplar(exemplar=exemplar[None].astype(np.float32))["exemplar_features"]
-        return features
+    def encode(self, exemplar: Image, box: Array) -> Target:
+        """What to look for: the object in `box` (4,) xyxy of the exemplar uint8 (z, z, 3) RGB."""
+        features = self._exemplar(exemplar=exemplar[None].astype(np.float32))["exemplar_features"]
+        cover = cell_cover(box, self.exemplar_size, cells=self._kernel, stride=self._stride)
+        return Target(features, cover[None, ..., None])
 
-    def match(self, target: object, search: Image) -> tuple[Array, Array]:
+    def match(self, target: Target, search: Image) -> tuple[Array, Array]:
         """Scores (K,) in [0, 1] and boxes (K, 4) xyxy in pixels of the search region uint8 (x, x, 3) RGB."""
-        features = np.asarray(target, np.float32)
-        found = self._search(exemplar_features=features, search=search[None].astype(np.float32))
+        found = self._search(
+            exemplar_features=target.features, exemplar_cover=target.cover, search=search[None].astype(np.float32)
+        )
         ltrb = found["ltrb"].reshape(-1, 4)
         boxes = np.concatenate([self._centers - ltrb[:, :2], self._centers + ltrb[:, 2:]], axis=1)
         return found["scores"].reshape(-1), boxes

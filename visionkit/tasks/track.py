@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,10 @@ class Matcher(Protocol):
     exemplar_size: int
     search_size: int
 
-    def encode(self, exemplar: Image) -> object:
-        """What to look for, from the exemplar uint8 (z, z, 3) RGB."""
+    def encode(self, exemplar: Image, box: Array) -> Any:
+        """What to look for: the object in `box` (4,) xyxy of the exemplar uint8 (z, z, 3) RGB."""
 
-    def match(self, target: object, search: Image) -> tuple[Array, Array]:
+    def match(self, target: Any, search: Image) -> tuple[Array, Array]:
         """Scores (K,) in [0, 1] and boxes (K, 4) xyxy in pixels of the search region uint8 (x, x, 3) RGB."""
 
 
@@ -60,7 +60,7 @@ class TrackerOptions:
 class _Memory:
     """What the tracker carries from frame to frame."""
 
-    target: object
+    target: Any
     center: npt.NDArray[np.float64]
     size: npt.NDArray[np.float64]  # width, height
     size_hw: tuple[int, int]
@@ -105,7 +105,8 @@ class SiamTracker:
         center = box_centers(inside).astype(np.float64)
         window = window_around(center, context_side(size))
         exemplar = cut(image, window, self.matcher.exemplar_size, mean_color(image))
-        target = self.matcher.encode(np.ascontiguousarray(exemplar[..., ::-1]))
+        z_size = self.matcher.exemplar_size
+        target = self.matcher.encode(np.ascontiguousarray(exemplar[..., ::-1]), window.to_window(inside, z_size))
         self._memory = _Memory(target, center, size, size_hw, Presence(self.options.presence))
         return Track(inside, 1.0, "tracking")
 

@@ -25,14 +25,15 @@ View = tuple[Image, Box]
 
 @dataclass(frozen=True)
 class Pair:
-    """exemplar uint8 (z, z, 3), search uint8 (x, x, 3), both BGR; box float32 (4,) xyxy in the search region.
+    """exemplar uint8 (z, z, 3), search uint8 (x, x, 3), both BGR; the object's boxes float32 (4,) xyxy in their pixels.
 
     `present` is False where the object is not in the search region at all.
     """
 
     exemplar: Image
+    exemplar_box: Box
     search: Image
-    box: npt.NDArray[np.float32]
+    box: Box
     present: bool
 
 
@@ -76,6 +77,8 @@ class PairSampler:
         height = math.exp(rng.uniform(math.log(16), math.log(80)))
         first = random_scene(rng, self.textures, height, int(max(72, 5.5 * height)))
         later = first.moved(rng, rng.beta(1.2, 1.6))
+        if rng.random() < 0.15:
+            later = later.elsewhere(rng, self.textures)
         present = rng.random() >= self.absent
         loose = _looseness(rng)
         before = first.draw(), _loosened(first.box(), loose)
@@ -111,7 +114,7 @@ class PairSampler:
 
     def _pair(self, first: View, later: View, present: bool, rng: np.random.Generator) -> Pair:
         """Crops of both views, with what cameras and codecs do to them."""
-        exemplar = self._crop(*first, self.exemplar_size, rng, jitter=False)[0]
+        exemplar, exemplar_box = self._crop(*first, self.exemplar_size, rng, jitter=False)
         image, true = later
         if present and rng.random() < 0.2:
             image = _hide(image, true, rng)
@@ -120,8 +123,9 @@ class PairSampler:
         if rng.random() < 0.3:
             exemplar = _soften(exemplar, rng)
         if rng.random() < 0.5:
-            exemplar, search, box = _flip(exemplar, search, box)
-        return Pair(_noise(exemplar, rng), _noise(recolor(search, rng, 0.5), rng), box, present)
+            exemplar, exemplar_box = _flip(exemplar, exemplar_box)
+            search, box = _flip(search, box)
+        return Pair(_noise(exemplar, rng), exemplar_box, _noise(recolor(search, rng, 0.5), rng), box, present)
 
     def _crop(
         self, image: Image, box: npt.NDArray[np.float32], size: int, rng: np.random.Generator, *, jitter: bool
@@ -180,13 +184,11 @@ def _soften(image: Image, rng: np.random.Generator) -> Image:
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6)).astype(np.uint8)
 
 
-def _flip(exemplar: Image, search: Image, box: npt.NDArray[np.float32]) -> tuple[Image, Image, npt.NDArray[np.float32]]:
-    width = search.shape[1]
-    return (
-        exemplar[:, ::-1],
-        np.ascontiguousarray(search[:, ::-1]),
-        np.array([width - box[2], box[1], width - box[0], box[3]], np.float32),
-    )
+def _flip(image: Image, box: Box) -> View:
+    """The image and the box mirrored left to right."""
+    width = image.shape[1]
+    mirrored = np.array([width - box[2], box[1], width - box[0], box[3]], np.float32)
+    return np.ascontiguousarray(image[:, ::-1]), mirrored
 
 
 def _noise(image: Image, rng: np.random.Generator) -> Image:

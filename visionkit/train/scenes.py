@@ -137,6 +137,11 @@ class Scene:
         camera = np.concatenate([turn @ self.camera[:, :2], (turn @ self.camera[:, 2] + shift)[:, None]], axis=1)
         return replace(self, camera=camera, places=places)
 
+    def elsewhere(self, rng: np.random.Generator, textures: Textures) -> Scene:
+        """The same sprites in front of another background."""
+        background, camera = _background(rng, textures, self.size)
+        return replace(self, background=background, camera=camera)
+
 
 def _moved(place: Placement, rng: np.random.Generator, amount: float) -> Placement:
     step = place.height * 0.7 * amount

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.geometry.crops import cell_cover
 from visionkit.train.motion import Sighting
 from visionkit.train.pairs import PairSampler
 from visionkit.train.shapes import Image
 
 __all__ = ["Batch", "Material", "make_batch", "pair_batches"]
 
+COVER_CELLS, COVER_STRIDE = 8, 8  # as in visionkit.nets.siambox, which needs Keras
 Batch = tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]
 
 
@@ -45,8 +47,10 @@ def make_batch(sampler: PairSampler, seed: int, k: int, batch: int) -> Batch:
     """Batch number `k` of a seed: images uint8 RGB (B, size, size, 3), box float32 (B, 4), present float32 (B,)."""
     rng = np.random.default_rng((seed, k))
     pairs = [sampler(rng) for _ in range(batch)]
+    covers = [cell_cover(p.exemplar_box, len(p.exemplar), cells=COVER_CELLS, stride=COVER_STRIDE) for p in pairs]
     x = {
         "exemplar": np.stack([p.exemplar[..., ::-1] for p in pairs]),
+        "exemplar_cover": np.stack(covers)[..., None],
         "search": np.stack([p.search[..., ::-1] for p in pairs]),
     }
     y = {
