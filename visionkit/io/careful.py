@@ -25,6 +25,7 @@ _MAX_READ_ERRORS = 20
 _MAX_MESSAGES = 20
 _MEMORY = 256  # packets; more than any decoder holds back
 _AHEAD = 3
+_NEAR = 8  # packets around a complaint within which a hole in time is held to be lost pictures
 _REACH = 32  # packets around a complaint within which a packet without a picture counts as lost
 
 Key = tuple[int, int]  # (how often the container's clock was set back before, pts)
@@ -57,7 +58,6 @@ class CarefulDecoder:
         self._pending: dict[Key, int] = {}  # ordinals of packets whose picture has not come out
         self._lost: set[Key] = set()  # pictures that will not come, not yet reported
         self._passed: set[Key] = set()  # lost pictures that were reported
-        self._after_loss: set[int] = set()  # first packets after data was lost
         self._messages = 0
 
     def frames(self, container: InputContainer, skip: int = 0) -> Iterator[tuple[VideoFrame, Trouble]]:
@@ -110,8 +110,6 @@ class CarefulDecoder:
     def _enter(self, packet: Packet, data_lost: bool, joined: bool) -> None:
         """Take note of a packet about to be decoded."""
         self._ordinal += 1
-        if data_lost:
-            self._after_loss.add(self._ordinal)
         if packet.dts is not None:
             self._epoch += packet.dts < self._dts
             self._dts = packet.dts
@@ -134,7 +132,7 @@ class CarefulDecoder:
                 frames = packet.decode()
             except av.FFmpegError:
                 if packet.size and packet.pts is not None and not packet.is_discard:
-                    self._lost.add((self._epoch, packet.pts))
+                    self._lost |= {(self._epoch, packet.pts)} - self._passed
                 self._complaints.append(self._ordinal)
         if errors:
             self._complaints.append(self._ordinal)
@@ -157,9 +155,8 @@ class CarefulDecoder:
         start = self._group_start(ordinal, key)
         damaged = any(start <= complaint <= ordinal for complaint in self._complaints)
         lost = 0 if key is None else self._lost_before(key, ordinal)
-        after_loss = {number for number in self._after_loss if number <= ordinal}
-        self._after_loss -= after_loss
-        return Trouble(damaged, lost, bool(after_loss))
+        near = any(-_NEAR < ordinal - complaint < _NEAR for complaint in self._complaints)
+        return Trouble(damaged, lost, near)
 
     def _group_start(self, ordinal: int, key: Key | None) -> int:
         """The packet with the key frame that a picture may go back to."""
@@ -194,21 +191,25 @@ class CarefulDecoder:
 
 
 def _with_joins(packets: Iterator[tuple[int, Packet, bool]]) -> Iterator[tuple[int, Packet, bool, bool]]:
-    """Adds whether the clock is set back within the next packets: the end of one of two recordings joined together.
+    """Each packet, whether data was lost before or after it, and whether two recordings were joined just after it.
 
-    There a transport stream's counter jumps, and the container calls the last packets corrupt, which they are not.
+    Where they were, the clock is set back and a transport stream's counter jumps: the container calls the last packets
+    corrupt, which they are not.
     """
     window: deque[tuple[int, Packet, bool]] = deque()
     for item in packets:
         window.append(item)
         if len(window) > _AHEAD:
-            yield *window[0], _falls_back(window)
+            yield _joined(window)
             window.popleft()
     while window:
-        yield *window[0], _falls_back(window)
+        yield _joined(window)
         window.popleft()
 
 
-def _falls_back(window: deque[tuple[int, Packet, bool]]) -> bool:
+def _joined(window: deque[tuple[int, Packet, bool]]) -> tuple[int, Packet, bool, bool]:
+    number, packet, _ = window[0]
     times = [packet.dts for _, packet, _ in window if packet.dts is not None]
-    return any(later < earlier for earlier, later in pairwise(times))
+    falls_back = any(later < earlier for earlier, later in pairwise(times))
+    # The packet before a loss was often cut by it.
+    return number, packet, any(lost for _, _, lost in list(window)[:2]), falls_back

@@ -14,6 +14,7 @@ from visionkit.io.picture import Picture
 __all__ = ["Placed", "Timeline"]
 
 _HISTORY = 15
+_JITTER_MS = 2  # containers that count milliseconds round each time
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Timeline:
         self._offset = Fraction(0)
         self._raw: Fraction | None = None
         self._out: Fraction | None = None
+        self._lasts: Fraction | None = None
         self._index = first_index - 1
 
     def place(self, pictures: Iterable[Picture]) -> Iterator[Placed]:
@@ -70,14 +72,14 @@ class Timeline:
             if out <= self._out:
                 out = self._again(raw, following, events)
             step = out - self._out
-            if picture.trouble_before:
+            if picture.trouble_before and not self._explained(step):
                 lost = max(lost, round(step / self._usual()) - 1)
-            if lost:
+            if lost or self._hole(step):
                 events.append(_gap(self._index + 1, lost, self._out, out))
             else:
                 self._steps.append(step)
         self._index += 1 + lost
-        self._raw, self._out = raw, out
+        self._raw, self._out, self._lasts = raw, out, picture.duration_ms
         return Placed(picture, self._index, out, None, lost, events)
 
     def _again(self, raw: Fraction, following: Picture | None, events: list[dict[str, Any]]) -> Fraction:
@@ -97,6 +99,16 @@ class Timeline:
         self._offset = out - raw
         events.append({**event, "kind": "restart", "offset_ms": float(self._offset)})
         return out
+
+    def _hole(self, step: Fraction) -> bool:
+        """Whether a picture is missing from an even beat: told as a gap of no frames, for nothing else speaks of loss."""
+        usual = self._usual()
+        even = len(self._steps) == _HISTORY and all(abs(s - usual) <= _JITTER_MS for s in self._steps)
+        return even and step >= 2 * usual - _JITTER_MS and not self._explained(step)
+
+    def _explained(self, step: Fraction) -> bool:
+        """Whether the container itself says that the picture before lasts about that long."""
+        return self._lasts is not None and self._lasts * 4 >= step * 3
 
     def _lasting(self, placed: Placed, following: Placed) -> Placed:
         lasts = following.pts_ms - placed.pts_ms

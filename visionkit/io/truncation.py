@@ -47,13 +47,16 @@ class Extent:
         self._expected_ms: float | None = None
         if demuxer in _DURATION_IS_DECLARED and container.duration is not None:
             self._expected_ms = (container.duration + max(container.start_time or 0, 0) * (demuxer != "mov")) / 1000
-        self._indexed = len(video.index_entries) if demuxer == "mov" and video.frames > 0 else 0
+        self._declared_ms = _tagged_ms(video) if demuxer == "matroska" else None
+        # Only these have a whole index before reading starts; entries without bytes are no packets.
+        counted = demuxer in ("mov", "avi") and video.frames > 0
+        self._indexed = sum(entry.size > 0 for entry in video.index_entries) if counted else 0
         self.restart(container, video)
 
     def restart(self, container: InputContainer, video: VideoStream) -> None:
         """Begin again with a freshly opened container."""
         self.streams: list[Stream] = [video, *container.streams.audio]
-        self._reached_ms = 0.0
+        self._reached_ms = self._video_ms = self._video_longest_ms = 0.0
         self._packets = 0
         self._longest_ms = 0.0
         self._broke_off = False
@@ -62,15 +65,16 @@ class Extent:
         """Count a packet of the video stream."""
         if packet.size:
             self._packets += 1
+            reach, duration = _reach(packet)
+            self._video_ms = max(self._video_ms, reach)
+            self._video_longest_ms = max(self._video_longest_ms, duration)
             self.saw_other(packet)
 
     def saw_other(self, packet: Packet) -> None:
         """Note how far a packet of any stream reaches."""
-        pts = packet.pts if packet.pts is not None else packet.dts
-        if pts is not None and packet.time_base is not None:
-            duration = float((packet.duration or 0) * packet.time_base * 1000)
-            self._longest_ms = max(self._longest_ms, duration)
-            self._reached_ms = max(self._reached_ms, float(pts * packet.time_base * 1000) + duration)
+        reach, duration = _reach(packet)
+        self._reached_ms = max(self._reached_ms, reach)
+        self._longest_ms = max(self._longest_ms, duration)
 
     def past(self, packets: int) -> bool:
         """Whether more than that many packets of the video stream have been seen."""
@@ -99,10 +103,27 @@ class Extent:
         missing = missing_bytes(self._file, self._demuxer)
         if missing:
             return f"the file is {missing} bytes shorter than its structure says"
+        if self._declared_ms is not None and self._video_ms < self._declared_ms - 1.5 * self._video_longest_ms:
+            return f"the video ends at {self._video_ms:.0f} ms of {self._declared_ms:.0f} ms declared"
         slack = max(500.0, 3 * self._longest_ms)
         if self._expected_ms is not None and self._reached_ms < self._expected_ms - slack:
             return f"the data ends at {self._reached_ms:.0f} ms of {self._expected_ms:.0f} ms declared"
         return None
+
+
+def _reach(packet: Packet) -> tuple[float, float]:
+    """Where a packet ends and how long it lasts, in milliseconds."""
+    pts = packet.pts if packet.pts is not None else packet.dts
+    if pts is None or packet.time_base is None:
+        return 0.0, 0.0
+    duration = float((packet.duration or 0) * packet.time_base * 1000)
+    return float(pts * packet.time_base * 1000) + duration, duration
+
+
+def _tagged_ms(video: VideoStream) -> float | None:
+    """End of the stream by the tag that Matroska muxers write when they finish, in milliseconds."""
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", video.metadata.get("DURATION", ""))
+    return None if match is None else (int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])) * 1000
 
 
 def missing_index(file: LocalFile) -> bool:
