@@ -94,7 +94,7 @@ def full_environment() -> Environment:
     from tests.test_setup_env import setup_env
 
     env = Environment("full")
-    env.pip("install", "-q", built_wheel())
+    env.pip("install", "-q", "--no-compile", built_wheel())  # what is used is compiled when it is imported
     if setup_env.missing_libraries():
         env.pip("uninstall", "-q", "-y", "opencv-python")
         env.pip("install", "-q", "--no-deps", "opencv-python-headless>=5.0,<5.1")

@@ -36,7 +36,7 @@ ROOMS = [
     "cli",
     "__main__",
 ]
-# Recursions that are meant: an encoder is tried by writing with it, and a writer without one tells what the trial found.
+# A recursion that is meant: an encoder is tried by writing with it, and a writer without one tells what trials found.
 MEANT = {("visionkit.io.encoders", "visionkit.io.video_write")}
 # The package itself offers its names lazily, and so may name rooms below; anyone may read its version.
 FRONT = "visionkit"
