@@ -26,7 +26,7 @@ import numpy as np
 
 from visionkit.draw import TrackDrawer
 from visionkit.io import VideoWriter, open_source
-from visionkit.pipeline import TrackStage, Writing, run
+from visionkit.pipeline import Reading, TrackStage, Writing, network_threads, run
 from visionkit.structures import Frame, Track
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "video"
@@ -63,7 +63,7 @@ def load(stand_in: bool, threads: int | None) -> object:
         return FlowTracker()
     from visionkit.tasks import load_tracker
 
-    return load_tracker(threads=threads)
+    return load_tracker(threads=threads or network_threads(encoding=True))
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
@@ -109,8 +109,6 @@ class Case:
                 writer.write(frame.image, frame.pts_ms, frame.duration_ms)
 
     def whole(self) -> dict[str, float]:
-        from visionkit.pipeline import Reading
-
         drawer = TrackDrawer()
         result = run(
             self.clip,
@@ -160,7 +158,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", metavar="CLIP BOX")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--frames", type=int)
-    parser.add_argument("--threads", type=int, help="threads for the network")
+    parser.add_argument("--threads", type=int, help="threads for the network; as `visionkit track` takes")
     parser.add_argument("--stand-in", action="store_true")
     args = parser.parse_args()
     cases = [(VIDEOS / name, box) for name, box in CLIPS]

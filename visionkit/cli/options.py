@@ -15,6 +15,7 @@ from visionkit.errors import OutputError, UsageError
 
 __all__ = [
     "BOX",
+    "STDOUT",
     "check_source",
     "model_options",
     "need_display",
@@ -125,7 +126,12 @@ def model_options(function: F) -> F:
             show_default=True,
             help="Of the network's arithmetic.",
         ),
-        click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads for the network."),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Threads for the network.  [default: half of the cores; all with --no-video]",
+        ),
     )(function)
 
 

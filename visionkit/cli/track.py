@@ -10,6 +10,7 @@ import click
 
 from visionkit.cli.options import (
     BOX,
+    STDOUT,
     check_source,
     model_options,
     need_display,
@@ -101,10 +102,13 @@ def _track(source: str, xyxy: tuple[float, ...] | None, options: dict[str, Any])
 
 
 def _load(options: dict[str, Any]) -> Tracker:
+    from visionkit.pipeline import network_threads
     from visionkit.tasks import load_tracker
 
     names = [] if options["model"] is None else [options["model"]]
-    return load_tracker(*names, runtime=options["runtime"], precision=options["precision"], threads=options["threads"])
+    encoding = options["video"] and options["out"] != STDOUT
+    threads = options["threads"] or network_threads(encoding=encoding)
+    return load_tracker(*names, runtime=options["runtime"], precision=options["precision"], threads=threads)
 
 
 def summary(result: RunResult, states: Counter[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
 from visionkit.pipeline.stage import FunctionStage, Item, Stage, TaskStage
+from visionkit.pipeline.threads import network_threads
 from visionkit.pipeline.track import Tracker, TrackStage
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "TrackStage",
     "Tracker",
     "Writing",
+    "network_threads",
     "run",
     "stream",
 ]

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visionkit.pipeline.threads import available_cores
+
 if TYPE_CHECKING:
     from visionkit.io import MediaInfo, ReadReport
 
@@ -96,10 +98,9 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Platform, cores, and the variables that change decoding or inference (FFmpeg options, oneDNN, thread counts)."""
     variables = os.environ if variables is None else variables
     relevant = {name: value for name, value in sorted(variables.items()) if name.startswith(_PREFIXES)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "cores": cores,
+        "cores": available_cores(),
         "variables": relevant,
     }
