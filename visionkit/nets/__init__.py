@@ -1,1 +1,18 @@
+"""Keras networks, one file per family: `visionkit.nets.siamfc()` is the Keras model itself.
 
+Imported whole, as a network's file and its function share a name: were the functions looked up when touched, the import
+of a file would put the module in their place. Importing Keras is the cost, and whoever wants a network pays it anyway.
+"""
+
+from visionkit.nets.siambox import siambox, siambox_exemplar, siambox_search
+from visionkit.nets.siamfc import siamfc, siamfc_branch, siamfc_exemplar, siamfc_search
+
+__all__ = [
+    "siambox",
+    "siambox_exemplar",
+    "siambox_search",
+    "siamfc",
+    "siamfc_branch",
+    "siamfc_exemplar",
+    "siamfc_search",
+]
