@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from visionkit.cli import cli
 from visionkit.cli.shell import run
+from visionkit.resources import models_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +62,8 @@ def folder(tmp_path_factory) -> Path:
         cv2.imwrite(str(folder / "frames" / f"{index:03}.jpg"), image)
     writer.release()
     (folder / "clip.avi").rename(folder / "clip.mp4")  # what a file is, its content says
+    if (models_dir() / "siambox_light").is_dir():  # what `visionkit train` leaves is a folder with a card
+        shutil.copytree(models_dir() / "siambox_light", folder / "runs" / "my_tracker")
     script = folder / "bin" / "visionkit"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m visionkit "$@"\n')
