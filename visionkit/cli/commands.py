@@ -11,6 +11,8 @@ __all__ = ["COMMANDS"]
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module, one line for the help page)
     "track": ("visionkit.cli.track", "Follow one object through a video or a folder of images."),
+    "train": ("visionkit.cli.train", "Train a model on your own material."),
+    "eval": ("visionkit.cli.eval", "Measure a model on annotated data."),
     "models": ("visionkit.cli.models", "List the model cards, or show one."),
     "inspect": ("visionkit.cli.inspect", "Tell what a video, an image or a folder really holds."),
     "doctor": ("visionkit.cli.doctor", "Tell what this machine has: versions, cores, codecs, models."),

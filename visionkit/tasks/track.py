@@ -43,6 +43,9 @@ class TrackerOptions:
         window_influence: share of the cosine window in the ranking of candidates; 0 looks only at the score.
         size_penalty: how strongly a change of size or shape from the last frame counts against a candidate.
         size_rate: how fast the size follows, before it is scaled by the score.
+        renewal: share of the object's later looks in the exemplar that is searched for; 0 keeps the first frame's.
+        renewal_rate: how fast those later looks follow the object.
+        renewal_score: they follow only in frames that score at least this.
         growth: how much of its side the search window gains with each frame in which the object is not seen.
         max_growth: limit of that growth.
         presence: scores that part the states.
@@ -51,6 +54,9 @@ class TrackerOptions:
     window_influence: float = 0.25
     size_penalty: float = 0.12
     size_rate: float = 0.6
+    renewal: float = 0.5
+    renewal_rate: float = 0.1
+    renewal_score: float = 0.45
     growth: float = 0.1
     max_growth: float = 2.0
     presence: PresenceOptions = field(default_factory=PresenceOptions)
@@ -60,7 +66,9 @@ class TrackerOptions:
 class _Memory:
     """What the tracker carries from frame to frame."""
 
-    target: Any
+    first: Any  # the object of `init`
+    recent: Any  # what it looks like lately
+    target: Any  # what is searched for
     center: npt.NDArray[np.float64]
     size: npt.NDArray[np.float64]  # width, height
     size_hw: tuple[int, int]
@@ -103,11 +111,8 @@ class SiamTracker:
         inside = checked_box(xyxy, size_hw)
         size = np.maximum(box_sizes(inside).astype(np.float64), 2.0)
         center = box_centers(inside).astype(np.float64)
-        window = window_around(center, context_side(size))
-        exemplar = cut(image, window, self.matcher.exemplar_size, mean_color(image))
-        z_size = self.matcher.exemplar_size
-        target = self.matcher.encode(np.ascontiguousarray(exemplar[..., ::-1]), window.to_window(inside, z_size))
-        self._memory = _Memory(target, center, size, size_hw, Presence(self.options.presence))
+        target = self._encode(image, center, size)
+        self._memory = _Memory(target, target, target, center, size, size_hw, Presence(self.options.presence))
         return Track(inside, 1.0, "tracking")
 
     def update(self, image: Image) -> Track:
@@ -129,7 +134,23 @@ class SiamTracker:
             other = self._look(image, self._scan_window(memory), memory, local=False)
             if other[1] > score:
                 box, score, factor = other
-        return self._decide(memory, box, score, factor)
+        track = self._decide(memory, box, score, factor)
+        if self.options.renewal and track.state == "tracking" and score >= self.options.renewal_score:
+            self._renew(image, memory)
+        return track
+
+    def _encode(self, image: Image, center: npt.NDArray[np.float64], size: npt.NDArray[np.float64]) -> Any:
+        """The object at `center` of `size` as the network knows it."""
+        window = window_around(center, context_side(size))
+        exemplar = cut(image, window, self.matcher.exemplar_size, mean_color(image))
+        box = window.to_window(np.concatenate([center - size / 2, center + size / 2]), self.matcher.exemplar_size)
+        return self.matcher.encode(np.ascontiguousarray(exemplar[..., ::-1]), box)
+
+    def _renew(self, image: Image, memory: _Memory) -> None:
+        """Let the exemplar follow the object's looks; its first ones always keep their share."""
+        latest = self._encode(image, memory.center, memory.size)
+        memory.recent = memory.recent.blended(latest, self.options.renewal_rate)
+        memory.target = memory.first.blended(memory.recent, self.options.renewal)
 
     def _window(self, memory: _Memory) -> Window:
         """The search window around the last place, larger the longer the object is missing."""

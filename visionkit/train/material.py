@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
@@ -15,37 +16,41 @@ from visionkit.train.stream import Material
 
 __all__ = ["read_material"]
 
+T = TypeVar("T")
 IMAGES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"])
 CLIPS = frozenset([".mp4", ".mkv", ".mov", ".webm", ".avi", ".video"])
 
 
 def read_material(
-    paths: Iterable[Path], *, longest: int = 512, stills: int = 24, gaps: tuple[int, ...] = (2, 6), most: int = 150
+    paths: Iterable[Path], *, longest: int = 512, stills: int = 48, gaps: tuple[int, ...] = (2, 6), most: int = 150
 ) -> Material:
-    """Every readable image, `stills` frames of every clip as images, and up to `most` moving things of every clip.
+    """Up to `stills` images of each folder and clip, and up to `most` moving things of each clip, spread evenly.
 
     Folders are walked in name order; files of other kinds are passed over. Images are shrunk to `longest` pixels.
     """
     images: list[Image] = []
     sightings: list[Sighting] = []
-    for path in _files(paths):
-        if path.suffix.lower() in IMAGES:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-            if image is not None and min(image.shape[:2]) >= 32:
-                images.append(_shrunk(image.astype(np.uint8), longest))
-            continue
-        frames = list(_frames(path, longest))
-        images.extend(frames[:: max(1, len(frames) // stills)][:stills])
-        things = [thing for gap in gaps for thing in moving_things(frames, gap)]
-        sightings.extend(things[:: max(1, -(-len(things) // most))])
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        pictures = [file for file in files if file.suffix.lower() in IMAGES]
+        read = (_picture(file, longest) for file in _spread(pictures, stills))
+        images.extend(image for image in read if image is not None)
+        for file in files:
+            if file.suffix.lower() in CLIPS:
+                frames = list(_frames(file, longest))
+                images.extend(_spread(frames, stills))
+                sightings.extend(_spread([thing for gap in gaps for thing in moving_things(frames, gap)], most))
     return Material(images, sightings)
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.suffix.lower() in IMAGES | CLIPS and file.is_file():
-                yield file
+def _spread(items: list[T], most: int) -> list[T]:
+    """At most `most` of the items, evenly spaced."""
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, most)] if len(items) > most else items
+
+
+def _picture(path: Path, longest: int) -> Image | None:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None or min(image.shape[:2]) < 32 else _shrunk(np.asarray(image), longest)
 
 
 def _frames(path: Path, longest: int, limit: int = 400) -> Iterator[Image]:

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from visionkit.nets.siambox import STRIDE, cell_centers
+from visionkit.nets.siambox import STRIDE, cell_centers, siambox
 from visionkit.train.stream import Material, pair_batches
 
-__all__ = ["SiameseTrainer", "box_iou", "train_siamese"]
+__all__ = ["SiameseTrainer", "box_iou", "build_siambox", "train_siamese"]
 
 
 def box_iou(a: Any, b: Any) -> tuple[Any, Any]:
@@ -73,6 +73,12 @@ class SiameseTrainer(keras.Model):
         box_loss = ops.sum((1.0 - giou) * positive) / count
         self.last_iou = ops.sum(iou * positive) / count
         return 4.0 * score_loss + box_loss
+
+
+def build_siambox(seed: int) -> keras.Model:
+    """A SiamBox with the random weights of a seed."""
+    keras.utils.set_random_seed(seed)
+    return siambox()
 
 
 def train_siamese(

@@ -1,0 +1,74 @@
+"""`visionkit train`: make weights of your own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from visionkit.cli.text import clean, examples
+from visionkit.errors import InputError, OutputError
+
+__all__ = ["command"]
+
+
+@click.group(epilog=examples("visionkit train siamese --out runs/my_tracker --steps 2000"))
+def command() -> None:
+    """Train a model."""
+
+
+@command.command(
+    epilog=examples(
+        "visionkit train siamese --out runs/my_tracker --steps 2000",
+        "visionkit train siamese --data photos/ --data clip.mp4 --out runs/my_tracker --seed 1",
+        "visionkit track clip.mp4 --box 300,120,80,60 --model runs/my_tracker",
+    )
+)
+@click.option(
+    "--data", multiple=True, metavar="PATH", help="Unlabelled images and clips: a file or folder; repeatable."
+)
+@click.option(
+    "--out", required=True, metavar="DIR", help="Folder of the new model; an unfinished training there goes on."
+)
+@click.option("--steps", type=click.IntRange(min=1), default=6500, show_default=True, help="Batches to learn from.")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Pairs in a batch.")
+@click.option("--learning-rate", type=float, default=1.5e-3, show_default=True, help="At its highest.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the weights, the scenes and the pairs.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that render pairs."
+)
+def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
+    """Train the Siamese tracker on rendered scenes, and on unlabelled images and clips where there are any.
+
+    Runs on the Keras backend that KERAS_BACKEND names. DIR becomes a model that --model takes.
+    """
+    paths = [Path(item) for item in data]
+    for path in paths:
+        if not path.exists():
+            raise InputError(
+                "input-missing", f"{path} does not exist. --data takes files and folders of images and clips."
+            )
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError("output-unwritable", f"{folder} cannot be made: {error.strerror}.") from error
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from visionkit.train.material import read_material
+    from visionkit.train.model_folder import write_tracker
+    from visionkit.train.siamese import build_siambox, train_siamese
+
+    material = read_material(paths)
+    told = f"{len(material.images)} images, {len(material.sightings)} things that move"
+    click.echo(f"Learning from rendered scenes, {told}.", err=True)
+    steps = settings["steps"]
+
+    def report(row: dict[str, float]) -> None:
+        line = f"step {row['step']}/{steps}  loss {row['loss']:.4f}  {row['pairs_per_s']:.0f} pairs/s"
+        click.echo(clean(line), err=True)
+
+    network = train_siamese(build_siambox(settings["seed"]), material, out=folder, report=report, **settings)
+    write_tracker(network, folder, seed=settings["seed"])
+    click.echo(f"The model lies in {clean(str(folder))}", err=True)
