@@ -45,7 +45,7 @@ def frame_row(
         "index": frame.index,
         "pts_ms": _rounded(frame.pts_ms, TIME_DIGITS),
         "duration_ms": _rounded(frame.duration_ms, TIME_DIGITS),
-        "source": printable_name(frame.source),
+        "source": frame.source,  # the reader has made it printable; once more would double its escapes
         "size_hw": list(frame.size_hw),
     }
     if frame.damaged:
