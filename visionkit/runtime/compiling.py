@@ -38,7 +38,7 @@ def compile_model(
         model: a built Keras model with fixed sizes, or the path of a `.keras`, `.tflite`, `.onnx` or SavedModel.
         runtime: `auto`, `keras`, `savedmodel`, `litert`, `onnxruntime` or `openvino`. A `.tflite` runs in LiteRT only,
             an `.onnx` in ONNX Runtime or OpenVINO.
-        precision: `float32`; `float16` (LiteRT, OpenVINO) or `bfloat16` (OpenVINO) when less is enough.
+        precision: `float32`; `float16` (LiteRT: weights) or `bfloat16` (OpenVINO) when less is enough.
         threads: cores to use; None is all that the process may use.
         batch: size of the batch axis.
         cache_dir: where choices and converted files are kept; None is the user's cache folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,10 @@ from visionkit.runtime.base import Array, Runner, Signature, shape_text
 __all__ = ["TOLERANCE", "disagreement", "probe_inputs", "time_runners"]
 
 # Largest difference allowed, relative to the largest magnitude of the output. float32: a network of a hundred layers
-# collects rounding of some 1e-6 to 1e-5 (2^-24 a step), differently in each runtime; a wrong resize, a swapped channel
-# or a silent bfloat16 is 1e-3 and more. The reduced precisions are as many rounding steps, each of 2^-11 or 2^-8.
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
+# collects rounding differently in each runtime (measured on MobileNetV2 and ResNet-50: 2e-6), while a swapped channel
+# or a silent bfloat16 is 1e-3 and more. Measured there for float16 weights: 8e-4, for bfloat16 arithmetic: 8e-3; ten
+# times that is allowed, for networks that forgive less.
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 # Integer outputs are decisions (a class map): near-ties may fall either way at the odd place.
 FLIPPED_SHARE = 1e-3
 
@@ -88,6 +90,7 @@ def time_runners(
     """
     samples: dict[str, list[float]] = {name: [] for name in runners}
     names = list(runners)
+    shuffle = random.Random(0).shuffle
     for runner in runners.values():
         runner(**probe)  # TensorFlow is slow at its second call still
     start = time.perf_counter()
@@ -99,7 +102,7 @@ def time_runners(
         if rounds > 1:
             best = min(min(samples[name]) for name in names)
             names = [name for name in names if min(samples[name]) <= HOPELESS * best]
-            names.append(names.pop(0))
+            shuffle(names)  # so that nobody always follows the same neighbour
         if len(names) == 1:
             break
     medians = {name: statistics.median(values) for name, values in samples.items()}

@@ -14,7 +14,7 @@ from visionkit.runtime.quiet import quiet
 
 __all__ = ["open_openvino"]
 
-HINTS = {"float32": "f32", "file": "f32", "bfloat16": "bf16", "float16": "f16"}
+HINTS = {"float32": "f32", "file": "f32", "bfloat16": "bf16"}
 
 
 def open_openvino(
