@@ -11,6 +11,7 @@ __all__ = ["COMMANDS"]
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module, one line for the help page)
     "track": ("visionkit.cli.track", "Follow one object through a video or a folder of images."),
+    "demo": ("visionkit.cli.demo", "Render a clip with known boxes and follow its object."),
     "train": ("visionkit.cli.train", "Train a model on your own material."),
     "eval": ("visionkit.cli.eval", "Measure a model on annotated data."),
     "models": ("visionkit.cli.models", "List the model cards, or show one."),

@@ -51,11 +51,9 @@ def track(data: str, with_opencv: bool, as_json: bool, **options: Any) -> None:
 
 
 def _ours(options: dict[str, Any]) -> Any:
-    from visionkit.tasks import load_tracker
+    from visionkit.cli.track import load_model
 
-    names = [] if options["model"] is None else [options["model"]]
-    how = {key: options[key] for key in ("runtime", "precision", "threads")}
-    tracker = load_tracker(*names, **how)
+    tracker = load_model(options)
     return lambda: tracker  # `init` starts it anew
 
 

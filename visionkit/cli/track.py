@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +26,7 @@ from visionkit.errors import UsageError
 if TYPE_CHECKING:
     from visionkit.pipeline import Item, RunResult, Tracker
 
-__all__ = ["command"]
+__all__ = ["command", "follow", "load_model"]
 
 WINDOW = "visionkit"
 
@@ -69,12 +70,23 @@ def _check_box_options(xyxy: tuple[float, ...] | None, select: bool) -> None:
 
 
 def _track(source: str, xyxy: tuple[float, ...] | None, options: dict[str, Any]) -> int:
-    from visionkit.draw import TrackDrawer
-    from visionkit.pipeline import TrackStage, run
-
     reading, writing = reading_of(options), writing_of(options)
     if xyxy is None:
         xyxy = _select_box(source, reading)
+    how = {"reading": reading, "writing": writing, "show": options["show"]}
+    return follow(source, xyxy, lambda: load_model(options), **how).exit_code
+
+
+def follow(
+    source: str, xyxy: tuple[float, ...], load: Callable[[], Tracker], *, show: bool = False, **how: Any
+) -> RunResult:
+    """Run a tracker over `source`, drawing what it finds, and tell on stderr how it went.
+
+    `how` goes to `visionkit.pipeline.run`; `show` opens a window.
+    """
+    from visionkit.draw import TrackDrawer
+    from visionkit.pipeline import TrackStage, run
+
     drawer = TrackDrawer()
     states: Counter[str] = Counter()
 
@@ -84,29 +96,22 @@ def _track(source: str, xyxy: tuple[float, ...] | None, options: dict[str, Any])
 
     def watch(item: Item) -> bool:
         states[item.results["track"].state if "track" in item.results else "failed"] += 1
-        return not options["show"] or _show(item)
+        return not show or _show(item)
 
-    result = run(
-        source,
-        [TrackStage(lambda: _load(options), xyxy)],
-        task="track",
-        reading=reading,
-        writing=writing,
-        draw=draw,
-        watch=watch,
-        command=["visionkit", *sys.argv[1:]],
-    )
+    ends = {"draw": draw, "watch": watch, "command": ["visionkit", *sys.argv[1:]]}
+    result = run(source, [TrackStage(load, xyxy)], **{"task": "track", **ends, **how})
     for line in summary(result, states):
         click.echo(clean(line), err=True)
-    return result.exit_code
+    return result
 
 
-def _load(options: dict[str, Any]) -> Tracker:
+def load_model(options: dict[str, Any]) -> Tracker:
+    """The tracker that the model options name."""
     from visionkit.pipeline import network_threads
     from visionkit.tasks import load_tracker
 
     names = [] if options["model"] is None else [options["model"]]
-    encoding = options["video"] and options["out"] != STDOUT
+    encoding = options.get("video", True) and options.get("out") != STDOUT
     threads = options["threads"] or network_threads(encoding=encoding)
     return load_tracker(*names, runtime=options["runtime"], precision=options["precision"], threads=threads)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,9 @@ def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError("output-unwritable", f"{folder} cannot be made: {error.strerror}.") from error
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from visionkit.runtime.quiet import import_keras
+
+    import_keras()
     from visionkit.train.material import read_material
     from visionkit.train.model_folder import write_tracker
     from visionkit.train.siamese import build_siambox, train_siamese

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -112,8 +113,9 @@ class _Network:
         self._model: keras.Model | None = None
 
     def half(self, which: int) -> keras.Model:
-        import importlib
+        from visionkit.runtime.quiet import import_keras
 
+        import_keras()
         module = importlib.import_module(self._family.module)
         if self._model is None:
             self._model = self._load(getattr(module, self._family.build))
