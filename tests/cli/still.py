@@ -1,7 +1,8 @@
 """The command line with a tracker that needs no model: `python -m tests.cli.still track clip.mp4 --box …`.
 
-VISIONKIT_TEST_SLOW_MS makes every frame take that long; VISIONKIT_TEST_FAIL_AT makes one frame's model fail.
-On exit it reports on stderr when TensorFlow or Keras was imported.
+VISIONKIT_TEST_SLOW_MS makes every frame take that long; VISIONKIT_TEST_FAIL_AT makes one frame's model fail;
+VISIONKIT_TEST_WITHOUT names encoders that this machine is to lack. On exit it reports on stderr when TensorFlow or
+Keras was imported.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import visionkit.cli.track as track_command
 from visionkit.cli import main
 from visionkit.errors import ModelError
+from visionkit.io import encoders
 from visionkit.structures import Track
 
 
@@ -38,8 +40,16 @@ class Still:
         return {"name": "still", "sha256": None, "runtime": "none", "precision": "float32"}
 
 
+def lack(names):
+    """Let the named encoders be unknown to the library that should have them."""
+    for encoder in encoders.ENCODERS:
+        if encoder.name in names:
+            object.__setattr__(encoder, "name", f"no_{encoder.name}"[:4] if encoder.backend == "opencv" else "nonsense")
+
+
 if __name__ == "__main__":
-    track_command._load = Still
+    lack(os.environ.get("VISIONKIT_TEST_WITHOUT", "").split())
+    track_command.load_model = Still
     try:
         main()
     finally:

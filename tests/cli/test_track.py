@@ -39,7 +39,7 @@ def clip(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     """An empty working folder, and a tracker without a model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(track_command, "_load", Still)
+    monkeypatch.setattr(track_command, "load_model", Still)
     return tmp_path
 
 

@@ -66,9 +66,11 @@ class Digest:
 def counts_of(report: ReadReport, *, rows: int, failed: int) -> dict[str, int]:
     """Frames by what became of them: `decoded + damaged + skipped + dropped = seen`.
 
-    `rows` were written, `failed` of them without a result because the model failed.
+    Skipped are pictures of a video, and images of a folder, that gave no frame. `rows` were written, `failed` of them
+    without a result because the model failed.
     """
-    counts = {"decoded": report.decoded, "damaged": report.damaged, "skipped": report.skipped, "dropped": 0}
+    skipped = report.skipped + len(report.failures)
+    counts = {"decoded": report.decoded, "damaged": report.damaged, "skipped": skipped, "dropped": 0}
     return {**counts, "seen": sum(counts.values()), "rows": rows, "failed": failed}
 
 
