@@ -51,7 +51,7 @@ def write_clip(
     audio: bool = False,
 ) -> Path:
     """A clip at `fps`, or with each frame at its `times_ms`; returns `path`."""
-    options = {}
+    options = {"fflags": "+bitexact"}  # no random identifiers: a flipped bit is the same bit in every run
     if faststart:
         options["movflags"] = "+faststart"
     if fragmented:
@@ -65,6 +65,8 @@ def write_clip(
                 stream.pix_fmt = pix_fmt
                 stream.codec_context.gop_size = gop
                 stream.codec_context.thread_count = 1
+                if codec == "libx265":
+                    stream.options = {"x265-params": "log-level=none"}
                 if times_ms is not None:
                     stream.codec_context.time_base = Fraction(1, 1000)
                     stream.time_base = Fraction(1, 1000)

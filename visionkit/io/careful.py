@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from visionkit.io.demux import packets_of
 from visionkit.io.libav_log import captured_errors
 from visionkit.io.paths import LocalFile
 from visionkit.io.picture import too_large
@@ -25,6 +26,7 @@ _MAX_READ_ERRORS = 20
 _MAX_MESSAGES = 20
 _MEMORY = 256  # packets; more than any decoder holds back
 _AHEAD = 3
+_AVI_HEAD = 8  # an AVI index points at a chunk's head, a packet at its data
 _NEAR = 8  # packets around a complaint within which a hole in time is held to be lost pictures
 _REACH = 32  # packets around a complaint within which a packet without a picture counts as lost
 
@@ -59,6 +61,7 @@ class CarefulDecoder:
         self._lost: set[Key] = set()  # pictures that will not come, not yet reported
         self._passed: set[Key] = set()  # lost pictures that were reported
         self._messages = 0
+        self._places = {entry.pos + _AVI_HEAD: entry.timestamp for entry in video.index_entries} if extent.avi else {}
 
     def frames(self, container: InputContainer, skip: int = 0) -> Iterator[tuple[VideoFrame, Trouble]]:
         """Each picture in order of presentation, with its trouble; the first `skip` packets are left out."""
@@ -80,14 +83,14 @@ class CarefulDecoder:
 
         failures = number = 0
         data_lost = False
-        packets = container.demux(*self._extent.streams)
+        packets = packets_of(container, self._extent.streams)
         while True:
             with captured_errors() as errors:
                 try:
                     packet = next(packets, None)
                 except av.FFmpegError as error:
                     failures += 1
-                    packets = container.demux(*self._extent.streams)
+                    packets = packets_of(container, self._extent.streams)
                     self._note(str(error))
                     if failures > _MAX_READ_ERRORS:
                         self._extent.broke_off()
@@ -100,12 +103,21 @@ class CarefulDecoder:
             if packet is None:
                 return
             if packet.stream_index == self._video.index:
+                data_lost |= self._replaced(packet)
                 self._extent.saw_video(packet)
                 number += 1
                 yield number, packet, data_lost
                 data_lost = False
             else:
                 self._extent.saw_other(packet)
+
+    def _replaced(self, packet: Packet) -> bool:
+        """Whether the packet was moved to the time its place in an AVI index gives; counted, it comes too early."""
+        place = None if packet.pos is None else self._places.get(packet.pos)
+        if place is None or packet.dts == place:
+            return False
+        packet.dts = packet.pts = place
+        return True
 
     def _enter(self, packet: Packet, data_lost: bool, joined: bool) -> None:
         """Take note of a packet about to be decoded."""

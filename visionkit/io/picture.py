@@ -27,6 +27,7 @@ class Picture:
         duration_ms: by the container; None when it gives none.
         damaged: the decoder complained about it, or about a picture that it was predicted from.
         lost_before: pictures known to be lost between the one before and this one.
+        key: it needs no other picture to be decoded (or nobody knows).
         trouble_before: data was lost before this picture; how many pictures that was, only the clock can tell.
     """
 
@@ -38,6 +39,7 @@ class Picture:
     damaged: bool = False
     lost_before: int = 0
     trouble_before: bool = False
+    key: bool = True
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from visionkit.errors import InputError
 from visionkit.io.careful import CarefulDecoder
+from visionkit.io.demux import packets_of
 from visionkit.io.libav_log import LogWatch, error_count
 from visionkit.io.paths import LocalFile
 from visionkit.io.picture import Picture, Stream, too_large, turned
@@ -215,7 +216,7 @@ class PyavReader:
         self._events += decoder.events
 
     def _demux(self, container: InputContainer, video: VideoStream) -> Iterator[Packet]:
-        for packet in container.demux(*self._extent.streams):
+        for packet in packets_of(container, self._extent.streams):
             if packet.stream_index == video.index:
                 self._extent.saw_video(packet)
                 yield packet
@@ -238,6 +239,7 @@ class PyavReader:
             pts_ms=None if frame.pts is None else frame.pts * base * 1000,
             duration_ms=frame.duration * base * 1000 if frame.duration else None,
             rotation=rotation,
+            key=frame.key_frame,
         )
 
     def _finish(self) -> None:

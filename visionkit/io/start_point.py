@@ -9,6 +9,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+from visionkit.io.demux import packets_of
+
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
@@ -42,7 +44,7 @@ def find_start(container: InputContainer, video: VideoStream, demuxer: str, star
     times: list[int] = []
     key: tuple[int, int] | None = None
     last = -(2**63)
-    for packet in container.demux(video):
+    for packet in packets_of(container, [video]):
         if not packet.size:
             break
         if packet.pts is None or packet.dts is None or packet.dts < last or packet.is_discard or packet.is_corrupt:

@@ -38,9 +38,11 @@ class Timeline:
     Args:
         rate: frames per second by the container, for streams without times; 25 where it does not say either.
         first_index: index of the first picture.
+        holes_are_losses: a hole in an even beat is lost pictures, even where nothing else speaks of loss: true of a
+            transport stream, which is made at an even beat and loses packets on its way.
     """
 
-    def __init__(self, rate: Fraction | None, first_index: int = 0) -> None:
+    def __init__(self, rate: Fraction | None, first_index: int = 0, *, holes_are_losses: bool = False) -> None:
         self._period = 1000 / rate if rate else Fraction(40)
         self._steps: deque[Fraction] = deque(maxlen=_HISTORY)
         self._offset = Fraction(0)
@@ -48,6 +50,8 @@ class Timeline:
         self._out: Fraction | None = None
         self._lasts: Fraction | None = None
         self._index = first_index - 1
+        self._doubt = False
+        self._holes_are_losses = holes_are_losses
 
     def place(self, pictures: Iterable[Picture]) -> Iterator[Placed]:
         """Every picture in its place, two pictures after it came."""
@@ -69,15 +73,17 @@ class Timeline:
         lost = picture.lost_before
         out = raw + self._offset
         if self._raw is not None and self._out is not None:
-            if out <= self._out:
+            if out <= self._out or self._strays(out, following):
                 out = self._again(raw, following, events)
             step = out - self._out
-            if picture.trouble_before and not self._explained(step):
-                lost = max(lost, round(step / self._usual()) - 1)
+            lost = self._missing(picture, step)
             if lost or self._hole(step):
                 events.append(_gap(self._index + 1, lost, self._out, out))
-            else:
+            elif not events:
                 self._steps.append(step)
+        # Until the next key frame pictures may be predicted from the lost one.
+        self._doubt = not picture.key and (self._doubt or lost > 0)
+        picture.damaged |= self._doubt
         self._index += 1 + lost
         self._raw, self._out, self._lasts = raw, out, picture.duration_ms
         return Placed(picture, self._index, out, None, lost, events)
@@ -100,11 +106,32 @@ class Timeline:
         events.append({**event, "kind": "restart", "offset_ms": float(self._offset)})
         return out
 
-    def _hole(self, step: Fraction) -> bool:
-        """Whether a picture is missing from an even beat: told as a gap of no frames, for nothing else speaks of loss."""
+    def _strays(self, out: Fraction, following: Picture | None) -> bool:
+        """Whether the time alone leaps ahead, and the next one is back in line."""
+        then = following.pts_ms if following is not None else None
+        if then is None or self._out is None:
+            return False
+        then += self._offset
+        return self._out < then < out and out - self._out > 2 * self._usual() + _JITTER_MS
+
+    def _missing(self, picture: Picture, step: Fraction) -> int:
+        """How many pictures were lost before this one: by the clock where the beat is even, else by packets."""
+        by_clock = max(0, round(step / self._usual()) - 1)
+        if picture.lost_before:
+            return by_clock if self._even() else picture.lost_before
+        if self._holes_are_losses and self._hole(step):
+            return by_clock
+        return by_clock if picture.trouble_before and not self._explained(step) else 0
+
+    def _even(self) -> bool:
+        """Whether nearly all of the last pictures stood equally far apart."""
         usual = self._usual()
-        even = len(self._steps) == _HISTORY and all(abs(s - usual) <= _JITTER_MS for s in self._steps)
-        return even and step >= 2 * usual - _JITTER_MS and not self._explained(step)
+        alike = sum(abs(step - usual) <= _JITTER_MS for step in self._steps)
+        return len(self._steps) == _HISTORY and alike >= _HISTORY - 3
+
+    def _hole(self, step: Fraction) -> bool:
+        """Whether a picture is missing from an even beat; told as a gap of no frames: nothing else speaks of loss."""
+        return self._even() and step >= 2 * self._usual() - _JITTER_MS and not self._explained(step)
 
     def _explained(self, step: Fraction) -> bool:
         """Whether the container itself says that the picture before lasts about that long."""

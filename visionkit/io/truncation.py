@@ -44,6 +44,7 @@ class Extent:
 
     def __init__(self, file: LocalFile, demuxer: str, container: InputContainer, video: VideoStream) -> None:
         self._file, self._demuxer = file, demuxer
+        self.avi = demuxer == "avi"
         self._expected_ms: float | None = None
         if demuxer in _DURATION_IS_DECLARED and container.duration is not None:
             self._expected_ms = (container.duration + max(container.start_time or 0, 0) * (demuxer != "mov")) / 1000

@@ -143,7 +143,9 @@ class VideoSource:
         if self._iterating:
             raise RuntimeError("A video source can be iterated once; open it again.")
         self._iterating = True
-        timeline = Timeline(self._reader.stream.fps, self._reader.first_index)
+        stream = self._reader.stream
+        lossy = stream.container == "mpegts"
+        timeline = Timeline(stream.fps, self._reader.first_index, holes_are_losses=lossy)
         try:
             yield from self._select(timeline.place(chain([self._first], self._pictures)))
         finally:
