@@ -23,12 +23,21 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Stored size in pixels, EXIF orientation 1 to 8, and how many bytes the file lacks (0 when unknown)."""
+    """What a header says.
+
+    Args:
+        height: of the pixels as stored.
+        width: of the pixels as stored.
+        orientation: EXIF orientation, 1 to 8.
+        missing_bytes: how many bytes the file lacks; 0 when unknown.
+        orientation_field: the two bytes that hold the orientation, where a decoder applies it unasked (TIFF).
+    """
 
     height: int
     width: int
     orientation: int = 1
     missing_bytes: int = 0
+    orientation_field: slice | None = None
 
 
 def read_header(data: bytes, kind: str) -> ImageHeader:
@@ -174,27 +183,30 @@ def _pnm(data: bytes) -> ImageHeader:
 
 
 def _tiff(data: bytes) -> ImageHeader:
-    tags = _ifd(data)
+    tags, fields = _ifd(data)
     orientation = tags.get(_EXIF_ORIENTATION, [1])[0]
+    at = fields.get(_EXIF_ORIENTATION)
     ends = [0]
     for offsets, counts in ((273, 279), (324, 325)):
         ends += [start + length for start, length in zip(tags.get(offsets, []), tags.get(counts, []), strict=False)]
     if 256 not in tags or 257 not in tags:
         raise HeaderError("its header gives no size")
-    return ImageHeader(tags[257][0], tags[256][0], orientation, max(0, max(ends) - len(data)))
+    field = None if at is None else slice(at, at + 2)
+    known = orientation if 1 <= orientation <= 8 else 1
+    return ImageHeader(tags[257][0], tags[256][0], known, max(0, max(ends) - len(data)), field)
 
 
 def _exif(data: bytes) -> int:
     """The orientation in EXIF data, 1 when there is none that makes sense."""
     try:
-        value = _ifd(data).get(_EXIF_ORIENTATION, [1])[0]
+        value = _ifd(data)[0].get(_EXIF_ORIENTATION, [1])[0]
     except (HeaderError, struct.error, IndexError):
         return 1
     return value if 1 <= value <= 8 else 1
 
 
-def _ifd(data: bytes) -> dict[int, list[int]]:
-    """Whole-number tags of the first directory of TIFF or BigTIFF data."""
+def _ifd(data: bytes) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Whole-number tags of the first directory of TIFF or BigTIFF data, and where the values of each stand."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise HeaderError("it is not TIFF data")
@@ -204,6 +216,7 @@ def _ifd(data: bytes) -> dict[int, list[int]]:
     number = struct.unpack_from(order + count_at, data, at)[0]
     at += struct.calcsize(count_at)
     tags: dict[int, list[int]] = {}
+    fields: dict[int, int] = {}
     for position in range(at, min(at + entry * number, len(data) - entry + 1), entry):
         tag, kind = struct.unpack_from(order + "HH", data, position)
         count = struct.unpack_from(order + word, data, position + 4)[0]
@@ -213,8 +226,9 @@ def _ifd(data: bytes) -> dict[int, list[int]]:
         value = position + 4 + struct.calcsize(word)
         if count * _TIFF_SIZES[kind] > struct.calcsize(word):
             value = struct.unpack_from(order + word, data, value)[0]
-        tags[tag] = list(struct.unpack_from(f"{order}{count}{code}", data, value))
-    return {tag: values for tag, values in tags.items() if values}
+        if count:
+            tags[tag], fields[tag] = list(struct.unpack_from(f"{order}{count}{code}", data, value)), value
+    return tags, fields
 
 
 def _jp2(data: bytes) -> ImageHeader:

@@ -28,9 +28,11 @@ __all__ = ["Entry", "FolderSource", "ImageSource", "decode_image", "listing", "r
 Image = npt.NDArray[np.uint8]
 _COMMON = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".hdr"}
 _SUFFIXES = _COMMON | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".jp2", ".j2k", ".avif", ".heic"}
+# Where in OpenCV a message comes from, and the name of its temporary file.
+_FROM_OPENCV = re.compile(r"^\[.*?\] (global \S+ \S+ )?|imdecode_\('[^']*'\): |: OpenCV\(.*$")
 # Messages about metadata or colour profiles that leave the pixels as they are.
 _HARMLESS = re.compile(
-    r"iCCP|sRGB|cHRM|gAMA|sBIT|tEXt|zTXt|iTXt|tIME|pHYs|eXIf|bKGD|Exif|EXIF|known incorrect|Unknown field|"
+    r"iCCP|tRNS|sRGB|cHRM|gAMA|sBIT|tEXt|zTXt|iTXt|tIME|pHYs|eXIf|bKGD|Exif|EXIF|known incorrect|Unknown field|"
     r"ICC|tag ignored|INFO:|DEBUG:|unexpected end of LZ stream chunk"
 )
 
@@ -75,6 +77,9 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = 100_000_000) -> tu
         )
     if header.missing_bytes:
         raise InputError("input-undecodable", f"{name} ({len(data)} bytes, {kind.format}) is damaged: it ends early.")
+    if header.orientation_field is not None:  # OpenCV turns TIFF, also when told not to; it must not be done twice
+        one = b"\1\0" if data[:2] == b"II" else b"\0\1"
+        data = data[: header.orientation_field.start] + one + data[header.orientation_field.stop :]
     return _upright(_decode(data, name, kind.format), header.orientation), header
 
 
@@ -93,11 +98,11 @@ def _decode(data: bytes, name: str, kind: str) -> Image:
             flags = cv2.IMREAD_COLOR_BGR | cv2.IMREAD_IGNORE_ORIENTATION
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
-            reason = str(error.err or error).splitlines()[0]
+            reason = _FROM_OPENCV.sub("", str(error.err or error).splitlines()[0])
     warnings = [line for line in messages if line and not _HARMLESS.search(line)]
     if image is not None and not warnings:
         return np.asarray(image, np.uint8)
-    said = re.sub(r"^\[.*?\] (global \S+ \S+ )?", "", warnings[0]) if warnings else reason
+    said = _FROM_OPENCV.sub("", warnings[0]) if warnings else reason
     state = "is damaged" if image is not None else "cannot be decoded"
     raise InputError("input-undecodable", f"{name} ({len(data)} bytes, {kind}) {state}: {safe_text(said)}.")
 
@@ -266,10 +271,10 @@ class FolderSource:
             raise (unreadable(error, entry.name) if entry.identity is None else self._vanished(entry)) from None
         except OSError as error:
             raise unreadable(error, entry.name) from None
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("not-a-regular-file", f"{entry.name} is not a regular file.")
         if entry.identity is not None and _identity(status) != entry.identity:
             raise self._vanished(entry)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("not-a-regular-file", f"{entry.name} is not a regular file.")
         data = _load(entry.path, status.st_size, entry.name, self._max_pixels)
         return decode_image(data, name=entry.name, max_pixels=self._max_pixels)[0]
 

@@ -20,7 +20,7 @@ _lock = threading.Lock()
 _DECODER = re.compile(
     r"libpng|libtiff|TIFF|JPEG|jpeg|Corrupt|Premature|Unsupported marker|Invalid SOS|Inconsistent progression|"
     r"^\[ *(WARN|ERROR|INFO|DEBUG|FATAL):\d+@|global .*\.(cpp|hpp):\d+|^Warning: |OpenCV|webp|WebP|extraneous bytes|"
-    r"Bogus|Huffman|DCT|restart marker|Quantization|avif|AVIF|^\s*$"
+    r"Bogus|Huffman|DCT|restart marker|Quantization|avif|AVIF|^> |^\s*$"
 )
 
 

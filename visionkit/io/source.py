@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from visionkit.errors import InputError
+from visionkit.errors import InputError, UsageError
 from visionkit.io.paths import LocalFile, PathLike, local_file, local_path
 from visionkit.io.probe import Sniffed, read_head, sniff
 from visionkit.io.report import Source
@@ -46,12 +46,19 @@ def open_source(
     selection = Selection(start_s, end_s, stride)
     path = local_path(source)
     if path.is_dir() or _is_glob(path):
+        _without_range(selection)
         return FolderSource(listing(path), path, stride=stride, max_pixels=max_pixels)
     file = local_file(source)
     found = _openable(file, sniff(read_head(file)))
     if found.kind == "image":
+        _without_range(selection)
         return ImageSource(file, found.format, max_pixels=max_pixels)
     return open_video(file, found.format, selection, backend=backend, max_pixels=max_pixels)
+
+
+def _without_range(selection: Selection) -> None:
+    if selection.start_s is not None or selection.end_s is not None:
+        raise UsageError("bad-range", "A start or an end needs a video; images have no time.")
 
 
 def _is_glob(path: Path) -> bool:
