@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -140,6 +141,43 @@ def test_a_negative_corner_is_a_value_and_not_an_option(clip, here):
     assert run(["track", str(clip), "--box", "-5,10,20,30", "--out", "out", "--no-video"]) == 0
     first = json.loads((here / "out" / "results.jsonl").read_text().splitlines()[0])
     assert first["track"]["xyxy"] == [0.0, 10.0, 15.0, 40.0]
+
+
+@pytest.fixture
+def window(monkeypatch):
+    """A display on which OpenCV's windows answer as told."""
+    shown = []
+    monkeypatch.setattr(track_command, "need_display", lambda option: None)
+    for name, answer in {"selectROI": (10, 12, 20, 30), "destroyWindow": None, "imshow": None, "waitKey": -1}.items():
+        monkeypatch.setattr(
+            cv2, name, lambda *args, a=answer, n=name, **kw: (shown.append((n, args)), a)[1], raising=False
+        )
+    return shown
+
+
+def test_select_takes_the_box_that_is_drawn_on_the_first_kept_frame(clip, here, window):
+    assert run(["track", str(clip), "--select", "--start", "0.4", "--out", "out", "--no-video"]) == 0
+    first = json.loads((here / "out" / "results.jsonl").read_text().splitlines()[0])
+    assert first["index"] == 10
+    assert first["track"]["xyxy"] == [10.0, 12.0, 30.0, 42.0]
+    name, args = window[0]
+    assert name == "selectROI"
+    assert abs(float(args[1].mean()) - 60) < 4  # frame 10 is all 60
+
+
+def test_select_without_a_box_is_told(clip, here, window, monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "selectROI", lambda *args, **kwargs: (0, 0, 0, 0))
+    assert run(["track", str(clip), "--select"]) == 2
+    assert "error[box-needed]: No box was drawn" in capsys.readouterr().err
+
+
+def test_show_shows_every_frame_and_q_ends_the_run(clip, here, window, monkeypatch):
+    assert run(["track", str(clip), *BOX, "--show", "--no-video"]) == 0
+    images = [args[1] for name, args in window if name == "imshow"]
+    assert len(images) == COUNT
+    assert all(image.std() > 1 for image in images), "the box is not drawn"
+    monkeypatch.setattr(cv2, "waitKey", lambda delay: ord("q"))
+    assert run(["track", str(clip), *BOX, "--show", "--out", "quit", "--no-video"]) in (0, 130)
 
 
 def test_the_command_line_is_in_the_manifest(clip, here, monkeypatch):

@@ -21,7 +21,7 @@ from visionkit.cli.options import (
     writing_of,
 )
 from visionkit.cli.text import clean, examples
-from visionkit.errors import UsageError
+from visionkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from visionkit.pipeline import Item, RunResult, Tracker
@@ -98,7 +98,9 @@ def follow(
         states[item.results["track"].state if "track" in item.results else "failed"] += 1
         return not show or _show(item)
 
-    ends = {"draw": draw, "watch": watch, "command": ["visionkit", *sys.argv[1:]]}
+    writing = how.get("writing")
+    seen = show or writing is None or (writing.video and writing.rows is None)
+    ends = {"draw": draw if seen else None, "watch": watch, "command": ["visionkit", *sys.argv[1:]]}
     result = run(source, [TrackStage(load, xyxy)], **{"task": "track", **ends, **how})
     for line in summary(result, states):
         click.echo(clean(line), err=True)
@@ -138,7 +140,9 @@ def _select_box(source: str, reading: Any) -> tuple[float, ...]:
     import cv2
 
     with reading.open(source) as opened:
-        first = next(iter(opened))
+        first = next(iter(opened), None)
+    if first is None:
+        raise InputError("no-frames", f"{opened.info.name}: there is no frame in the range that was asked for.")
     click.echo("Draw a box around the object, then press Enter; c gives up.", err=True)
     x, y, width, height = cv2.selectROI(WINDOW, first.image, showCrosshair=False)
     cv2.destroyWindow(WINDOW)

@@ -126,7 +126,8 @@ def run(
         stages: in order.
         task: names the default folder.
         reading, writing: options of both ends.
-        draw: draws an item's results onto its image in place; None leaves the frames as they are.
+        draw: draws an item's results onto its image in place; None leaves the frames as they
+            are (to write rows only, draw nothing).
         watch: sees every finished item in order, in the calling thread; returning False ends the run as Ctrl-C does.
         command: what was typed, for `run.json`.
         progress: a bar on stderr; None shows it where stderr is a terminal.
@@ -197,9 +198,9 @@ class _Job:
         for stage in self.stages:
             stage.check(self.info, self.first)
         self._open_outputs(task)
+        if draw is not None:
+            self.stages.append(FunctionStage("draw", draw))
         if self.sink is not None:
-            if draw is not None:
-                self.stages.append(FunctionStage("draw", draw))
             self.stages.append(self.sink)
         # The encoder first: it may be absent, and a model takes seconds to load.
         for stage in sorted(self.stages, key=lambda stage: stage is not self.sink):
