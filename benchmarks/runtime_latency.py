@@ -134,7 +134,7 @@ def main() -> int:
     passed = True
     with tempfile.TemporaryDirectory() as cache:
         for network in options.networks.split(","):
-            model = getattr(keras.applications, network)(weights=None)
+            model = getattr(keras.applications, network)(weights=None, input_shape=image.shape[1:])
             begin = time.perf_counter()
             compile_model(model, threads=options.threads, cache_dir=cache).close()
             first = time.perf_counter()

@@ -91,10 +91,23 @@ def test_a_runtime_asked_for_by_name_must_agree(net, only_adaptors, tmp_path):
 
 
 def test_no_runtime_left_says_why(net, only_adaptors, tmp_path):
-    only_adaptors(Fake("liar", bias=1.0).adaptor(), Fake("broken", error="open").adaptor())
-    with pytest.raises(ModelError, match=r"liar: output 'flags' differs.*|broken: OSError: no such") as caught:
-        compile_model(net, batch=BATCH, cache_dir=tmp_path)
-    assert caught.value.slug == "no-runtime"
+    broken = Fake("broken", error="open").adaptor()
+    for others, words in (
+        ([Fake("liar", bias=1.0).adaptor()], "liar: output 'flags' differs"),
+        ([], "no runtime runs"),
+    ):
+        only_adaptors(broken, *others)
+        with pytest.raises(ModelError, match=words) as caught:
+            compile_model(net, batch=BATCH, cache_dir=tmp_path)
+        assert caught.value.slug == "no-runtime"
+        assert "broken: OSError: no such instruction" in caught.value.message
+
+
+def test_on_a_gpu_the_keras_backend_runs_unmeasured(net, feed, monkeypatch, tmp_path):
+    monkeypatch.setattr("visionkit.runtime.choose.on_gpu", lambda: True)
+    with compile_model(net, batch=BATCH, cache_dir=tmp_path) as runner:
+        assert (runner.name, runner.timings) == ("keras", None)
+        assert runner(**feed)
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_its_remedy(net, only_adaptors, tmp_path):

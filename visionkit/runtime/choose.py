@@ -11,7 +11,7 @@ from visionkit.runtime.adaptors import ADAPTORS, Adaptor, find_adaptor
 from visionkit.runtime.base import Array, Runner, Signature
 from visionkit.runtime.cache import Entry
 from visionkit.runtime.measure import TOLERANCE, disagreement, probe_inputs, time_runners
-from visionkit.runtime.programs import OnnxProgram, Program
+from visionkit.runtime.programs import KerasProgram, OnnxProgram, Program
 
 __all__ = ["Options", "choose"]
 
@@ -54,14 +54,16 @@ def choose(program: Program, options: Options, probe: Mapping[str, Array] | None
     if options.runtime == "auto":
         rejected = {**unusable(options), **rejected}
     try:
-        probe = probe or probe_inputs(signature_of(opened))
-        leave_out_liars(program, opened, rejected, options, probe)
+        if opened:
+            probe = probe or probe_inputs(signature_of(opened))
+            leave_out_liars(program, opened, rejected, options, probe)
         if not opened:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
             # Where a file is taken as it is, a refusal by all who read the format is about the file.
             slug = "model-corrupt" if isinstance(program, OnnxProgram) else "no-runtime"
             raise ModelError(slug, f"no runtime runs {program.label} ({reasons})")
-        timings = None if single else time_runners({name: runner for name, (runner, _) in opened.items()}, probe)
+        runners = {name: runner for name, (runner, _) in opened.items()}
+        timings = time_runners(runners, probe) if probe and not single else None
     except BaseException:
         close_but(opened, None)
         raise
@@ -88,8 +90,8 @@ def candidates(program: Program, options: Options) -> list[Adaptor]:
         return [find_adaptor(options.runtime, options.precision)]
     if isinstance(program, OnnxProgram):
         wanted = [adaptor for adaptor in ADAPTORS.values() if adaptor.suffix == ".onnx"]
-    elif on_gpu():
-        return [ADAPTORS["keras"]]
+    elif on_gpu():  # nothing else here computes on it
+        wanted = [ADAPTORS["keras" if isinstance(program, KerasProgram) else "savedmodel"]]
     else:
         wanted = list(ADAPTORS.values())
     usable = [adaptor for adaptor in wanted if not adaptor.missing and options.precision in adaptor.precisions]
@@ -168,9 +170,8 @@ def leave_out_liars(
 
 
 def signature_of(opened: Mapping[str, tuple[Runner, bytes]]) -> Signature:
-    for runner, _ in opened.values():
-        return Signature(tuple(runner.inputs.values()), tuple(runner.outputs.values()))
-    return Signature((), ())
+    runner, _ = next(iter(opened.values()))
+    return Signature(tuple(runner.inputs.values()), tuple(runner.outputs.values()))
 
 
 def close_but(opened: Mapping[str, tuple[Runner, bytes]], keep: str | None) -> None:
