@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -251,3 +252,32 @@ def test_opencv_without_a_decoder_says_so(shared: Path) -> None:
     with pytest.raises(InputError, match="pyav") as caught:
         open_source(shared / "data/video/av1_video.mkv", backend="opencv")
     assert caught.value.slug == "no-decoder"
+
+
+def test_without_pyav_opencv_reads(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with open_source(clip) as source:
+        assert source.info.backend == "opencv"
+        assert len(list(source)) == 30
+    with pytest.raises(UsageError, match="pip install av"):
+        open_source(clip, backend="pyav")
+
+
+def test_frames_cut_off_by_an_edit_list_do_not_count(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trimmed.mp4"
+    with av.open(str(clip)) as given, av.open(str(path), "w") as trimmed:
+        stream = trimmed.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.dts is not None:
+                packet.pts -= 12 * 512
+                packet.dts -= 12 * 512
+                packet.stream = stream
+                trimmed.mux(packet)
+    for start_s in (None, 0.4):
+        with open_source(path, start_s=start_s) as source:
+            frames = list(source)
+        first = 0 if start_s is None else 10
+        assert source.info.frame_count == 18
+        assert [frame.index for frame in frames] == list(range(first, 18))
+        assert numbers(frames) == list(range(first + 12, 30))
+        assert source.report.complete

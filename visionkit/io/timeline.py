@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from statistics import median
 from typing import Any
 
 from visionkit.io.picture import Picture
@@ -14,6 +13,7 @@ from visionkit.io.picture import Picture
 __all__ = ["Placed", "Timeline"]
 
 _HISTORY = 15
+_FINE = 1_000_000  # denominators up to here bring back the exact period from a float
 _JITTER_MS = 2  # containers that count milliseconds round each time
 
 
@@ -43,8 +43,8 @@ class Timeline:
     """
 
     def __init__(self, rate: Fraction | None, first_index: int = 0, *, holes_are_losses: bool = False) -> None:
-        self._period = 1000 / rate if rate else Fraction(40)
-        self._steps: deque[Fraction] = deque(maxlen=_HISTORY)
+        self._steps: deque[float] = deque([float(1000 / rate) if rate else 40.0], maxlen=_HISTORY)
+        self._told = 0
         self._offset = Fraction(0)
         self._raw: Fraction | None = None
         self._out: Fraction | None = None
@@ -80,7 +80,8 @@ class Timeline:
             if lost or self._hole(step):
                 events.append(_gap(self._index + 1, lost, self._out, out))
             elif not events:
-                self._steps.append(step)
+                self._steps.append(float(step))
+                self._told += 1
         # Until the next key frame pictures may be predicted from the lost one.
         self._doubt = not picture.key and (self._doubt or lost > 0)
         picture.damaged |= self._doubt
@@ -112,11 +113,11 @@ class Timeline:
         if then is None or self._out is None:
             return False
         then += self._offset
-        return self._out < then < out and out - self._out > 2 * self._usual() + _JITTER_MS
+        return self._out < then < out and out - self._out > 2 * self._usual_ms() + _JITTER_MS
 
     def _missing(self, picture: Picture, step: Fraction) -> int:
         """How many pictures were lost before this one: by the clock where the beat is even, else by packets."""
-        by_clock = max(0, round(step / self._usual()) - 1)
+        by_clock = max(0, round(float(step) / self._usual_ms()) - 1)
         if picture.lost_before:
             return by_clock if self._even() else picture.lost_before
         if self._holes_are_losses and self._hole(step):
@@ -125,13 +126,13 @@ class Timeline:
 
     def _even(self) -> bool:
         """Whether nearly all of the last pictures stood equally far apart."""
-        usual = self._usual()
+        usual = self._usual_ms()
         alike = sum(abs(step - usual) <= _JITTER_MS for step in self._steps)
-        return len(self._steps) == _HISTORY and alike >= _HISTORY - 3
+        return self._told >= _HISTORY and alike >= _HISTORY - 3
 
     def _hole(self, step: Fraction) -> bool:
         """Whether a picture is missing from an even beat; told as a gap of no frames: nothing else speaks of loss."""
-        return self._even() and step >= 2 * self._usual() - _JITTER_MS and not self._explained(step)
+        return step >= 2 * self._usual_ms() - _JITTER_MS and self._even() and not self._explained(step)
 
     def _explained(self, step: Fraction) -> bool:
         """Whether the container itself says that the picture before lasts about that long."""
@@ -145,7 +146,11 @@ class Timeline:
         return placed
 
     def _usual(self) -> Fraction:
-        return median(self._steps) if self._steps else self._period
+        """The middle of the last steps; the container's period before there are any."""
+        return Fraction(self._usual_ms()).limit_denominator(_FINE)
+
+    def _usual_ms(self) -> float:
+        return sorted(self._steps)[len(self._steps) // 2]
 
 
 def _gap(index: int, frames: int, start: Fraction, stop: Fraction) -> dict[str, Any]:

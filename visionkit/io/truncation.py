@@ -26,7 +26,7 @@ def declared_frames(video: VideoStream, demuxer: str, size: int) -> int | None:
     """Number of frames the container declares, or None when it does not or it cannot be true."""
     count = video.frames
     if demuxer == "mov" and len(video.index_entries) > 0 and video.frames > 0:
-        count = len(video.index_entries)
+        count = sum(not entry.is_discard for entry in video.index_entries)  # an edit list leaves some out
     if demuxer not in ("mov", "avi", "gif") or not 0 < count <= size:
         return None
     return count
@@ -58,6 +58,7 @@ class Extent:
         """Begin again with a freshly opened container."""
         self.streams: list[Stream] = [video, *container.streams.audio]
         self._reached_ms = self._video_ms = self._video_longest_ms = 0.0
+        self._tick_ms = {stream.index: float((stream.time_base or 0) * 1000) for stream in self.streams}
         self._packets = 0
         self._longest_ms = 0.0
         self._broke_off = False
@@ -66,16 +67,24 @@ class Extent:
         """Count a packet of the video stream."""
         if packet.size:
             self._packets += 1
-            reach, duration = _reach(packet)
+            reach, duration = self._reach(packet)
             self._video_ms = max(self._video_ms, reach)
             self._video_longest_ms = max(self._video_longest_ms, duration)
-            self.saw_other(packet)
+            self._reached_ms = max(self._reached_ms, reach)
+            self._longest_ms = max(self._longest_ms, duration)
 
     def saw_other(self, packet: Packet) -> None:
         """Note how far a packet of any stream reaches."""
-        reach, duration = _reach(packet)
+        reach, duration = self._reach(packet)
         self._reached_ms = max(self._reached_ms, reach)
         self._longest_ms = max(self._longest_ms, duration)
+
+    def _reach(self, packet: Packet) -> tuple[float, float]:
+        """Where a packet ends and how long it lasts, in milliseconds."""
+        pts = packet.pts if packet.pts is not None else packet.dts
+        tick = self._tick_ms[packet.stream_index]
+        duration = (packet.duration or 0) * tick
+        return (0.0 if pts is None else pts * tick + duration), duration
 
     def past(self, packets: int) -> bool:
         """Whether more than that many packets of the video stream have been seen."""
@@ -110,15 +119,6 @@ class Extent:
         if self._expected_ms is not None and self._reached_ms < self._expected_ms - slack:
             return f"the data ends at {self._reached_ms:.0f} ms of {self._expected_ms:.0f} ms declared"
         return None
-
-
-def _reach(packet: Packet) -> tuple[float, float]:
-    """Where a packet ends and how long it lasts, in milliseconds."""
-    pts = packet.pts if packet.pts is not None else packet.dts
-    if pts is None or packet.time_base is None:
-        return 0.0, 0.0
-    duration = float((packet.duration or 0) * packet.time_base * 1000)
-    return float(pts * packet.time_base * 1000) + duration, duration
 
 
 def _tagged_ms(video: VideoStream) -> float | None:
