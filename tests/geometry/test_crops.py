@@ -66,6 +66,23 @@ def test_trk9_pixels_come_from_where_the_window_says() -> None:
         assert abs(patch[row, column, 1] - y) <= 0.5
 
 
+@pytest.mark.parametrize("window", [Window(-90, -40, 300), Window(30, -170, 331), Window(-20, 10, 417)])
+def test_trk9_a_large_window_over_the_edge_maps_alike(window: Window) -> None:
+    image = ramp(150, 210)
+    patch = cut(image, window, 96, (7, 7, 7)).astype(float)
+    checked = 0
+    for row in range(0, 96, 5):
+        for column in range(0, 96, 5):
+            x, y = window.to_image((column + 0.5, row + 0.5), 96) - 0.5
+            if 8 < x < 200 and 8 < y < 140:
+                assert abs(patch[row, column, 0] - x) <= 1
+                assert abs(patch[row, column, 1] - y) <= 1
+                checked += 1
+            elif x < -8 or y < -8 or x > 218 or y > 158:
+                assert patch[row, column].tolist() == [7, 7, 7]
+    assert checked > 20
+
+
 def test_trk9_outside_is_the_mean_colour() -> None:
     image = np.full((40, 60, 3), (10, 20, 30), np.uint8)
     image[:, 30:] = (50, 60, 70)

@@ -195,9 +195,7 @@ def random_scene(rng: np.random.Generator, textures: Textures, height: float, si
     if rng.random() < 0.6:  # mostly the target is in front
         order.remove(0)
         order.append(0)
-    parts = None
-    if len(target.parts) > 2 and rng.random() < 0.2:
-        parts = [int(rng.integers(len(target.parts)))]
+    parts = _some_part(target, places[0], rng) if rng.random() < 0.2 else None
     shadow = float(rng.uniform(-1, 1)) if rng.random() < 0.25 else 0.0
     return Scene(background, camera, sprites, places, order, size, shadow, parts)
 
@@ -213,3 +211,10 @@ def _place(rng: np.random.Generator, size: int, height: float, *, centered: bool
         pose=float(rng.uniform(0, 6)),
         gain=float(rng.uniform(0.75, 1.25)),
     )
+
+
+def _some_part(sprite: Sprite, place: Placement, rng: np.random.Generator) -> list[int] | None:
+    """One part of the sprite that is large enough to be followed by itself; None where there is none."""
+    sides = [sprite_box(sprite, place, [i]) for i in range(len(sprite.parts))]
+    large = [i for i, box in enumerate(sides) if min(box[2] - box[0], box[3] - box[1]) >= 8]
+    return [int(rng.choice(large))] if len(large) > 2 else None

@@ -41,8 +41,8 @@ class SiameseTrainer(keras.Model):
     def __init__(self, network: keras.Model, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network = network
-        cells = network.output["logits"].shape[1]
-        self.centers = cell_centers(cells)
+        self.centers = cell_centers(network.output["logits"].shape[1])
+        self.built = True  # its layers are the network's
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Logits and ltrb of the network."""
@@ -92,28 +92,36 @@ def train_siamese(
     learning_rate: float = 1.5e-3,
     workers: int = 1,
     save_every: int = 500,
+    stop_at: int | None = None,
     sampler: dict[str, Any] | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
+    watch: Callable[[SiameseTrainer], None] | None = None,
 ) -> keras.Model:
     """Train `network` for `steps` batches and return it; `out` holds `last.weights.h5` (resumed from) and `log.jsonl`.
 
-    AdamW, weight decay 1e-4, one cosine from `learning_rate` to a hundredth of it after a linear warm-up.
+    AdamW, weight decay 1e-4, a linear warm-up, one cosine from `learning_rate` to a hundredth of it. `stop_at` ends
+    after that step, as a lost machine would; the next call with the same `out` goes on from there. `watch` sees the
+    trainer after every step, `report` a row of the log now and then.
     """
     keras.utils.set_random_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     trainer = SiameseTrainer(network)
+    warmup = min(300, steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20, steps, alpha=0.2, warmup_target=learning_rate, warmup_steps=min(300, steps // 10)
+        learning_rate / 20, steps - warmup, alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=5.0)
     trainer.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     done = _resume(trainer, out)
     started, losses = time.monotonic(), []
     batches = pair_batches(material, seed=seed, batch=batch, workers=workers, skip=done, sampler=sampler)
-    for step in range(done + 1, steps + 1):
+    last = steps if stop_at is None else min(stop_at, steps)
+    for step in range(done + 1, last + 1):
         x, y = next(batches)
         losses.append(float(trainer.train_on_batch(x, y)))
-        if step % 50 == 0 or step == steps:
+        if watch:
+            watch(trainer)
+        if step % 50 == 0 or step == last:
             row = {
                 "step": step,
                 "loss": round(float(np.mean(losses)), 4),
@@ -124,7 +132,7 @@ def train_siamese(
                 log.write(json.dumps(row) + "\n")
             if report:
                 report(row)
-        if step % save_every == 0 or step == steps:
+        if step % save_every == 0 or step == last:
             _save(trainer, out, step)
     batches.close()
     return network
