@@ -143,8 +143,11 @@ def main() -> int:
             calls = contenders(model, image, options.threads, cache)
             passed &= report(network, interleaved(calls, options.rounds)) <= BAR_RATIO
             if network == options.networks.split(",")[0]:
-                added, bare = overhead(model, image, options.threads, cache, 400)
-                print(f"our face over bare LiteRT: {added * 1e3:+.1f} us a call of {bare:.2f} ms (bar 100 us)")
+                added, bare = overhead(model, image, 1, cache, 1000)
+                print(
+                    f"our face over bare LiteRT, one thread: {added * 1e3:+.1f} us a call of {bare:.2f} ms (bar 100 us)"
+                )
+                passed &= added <= BAR_OVERHEAD_MS
         pixel = keras.Input((8, 8, 3), name="pixel")
         tiny = keras.Model(pixel, keras.layers.Conv2D(2, 1)(pixel))
         added, bare = overhead(tiny, image[:, :8, :8].copy(), 1, cache, 20000)

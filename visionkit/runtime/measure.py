@@ -25,6 +25,7 @@ BUDGET_S = 1.0
 BLOCK_S = 0.02
 ROUNDS = 3
 HOPELESS = 1.5
+CLOSE, PATIENCE = 1.1, 4.0
 
 
 def probe_inputs(signature: Signature, seed: int = 0) -> dict[str, Array]:
@@ -86,7 +87,7 @@ def time_runners(
 
     The runners take turns of some 20 ms, so that a busy moment of the machine meets all of them; the first call of a
     turn is not counted, since caches and thread pools are still the neighbour's. What is hopelessly slower than the
-    best after two rounds is no longer run.
+    best after two rounds is no longer run, and while the two best are close the race goes on, to `PATIENCE` budgets.
     """
     samples: dict[str, list[float]] = {name: [] for name in runners}
     names = list(runners)
@@ -95,7 +96,7 @@ def time_runners(
         runner(**probe)  # TensorFlow is slow at its second call still
     start = time.perf_counter()
     rounds = 0
-    while rounds < ROUNDS or time.perf_counter() - start < budget_s:
+    while rounds < ROUNDS or time.perf_counter() - start < budget_s * (PATIENCE if is_close(samples) else 1.0):
         for name in names:
             samples[name] += time_block(runners[name], probe)
         rounds += 1
@@ -107,6 +108,12 @@ def time_runners(
             break
     medians = {name: statistics.median(values) for name, values in samples.items()}
     return dict(sorted(medians.items(), key=lambda item: item[1]))
+
+
+def is_close(samples: Mapping[str, list[float]]) -> bool:
+    """Whether the second's median is within `CLOSE` of the first's."""
+    medians = sorted(statistics.median(values) for values in samples.values())
+    return len(medians) > 1 and medians[1] <= CLOSE * medians[0]
 
 
 def time_block(runner: Runner, probe: Mapping[str, Array]) -> Sequence[float]:
