@@ -38,7 +38,7 @@ def open_openvino(
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             # A thread pinned to a core that somebody else keeps busy holds up all others: on two busy cores the median
-            # of ResNet-50 was 55 ms with pinning and 29 ms without, on quiet ones both are 25.
+            # of ResNet-50 was 55 ms with pinning and 29 ms without; the 10th percentiles were 24 and 25.
             "ENABLE_CPU_PINNING": False,
         }
         try:
