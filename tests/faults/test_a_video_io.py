@@ -376,9 +376,26 @@ def test_a15_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nothing.mp4").slug == "input-missing"
 
 
-def test_a6_the_libraries_print_nothing(clips: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    damaged = zero(clips["faststart"], tmp_path / "zeroed.mp4", 0.45, 0.55)
+QUIET_READ = """
+import sys
+from visionkit.errors import InputError
+from visionkit.io import open_source
+for path in sys.argv[1:]:
     for backend in ("pyav", "opencv"):
-        read(damaged, backend=backend)
-        refusal(cut(clips["end"], tmp_path / "half.mp4"), backend=backend)
-    assert capfd.readouterr() == ("", "")
+        try:
+            with open_source(path, backend=backend) as source:
+                for frame in source:
+                    pass
+        except InputError:
+            pass
+"""
+
+
+def test_a6_the_libraries_print_nothing(clips: dict[str, Path], tmp_path: Path) -> None:
+    damaged = zero(clips["faststart"], tmp_path / "zeroed.mp4", 0.45, 0.55)
+    half = cut(clips["end"], tmp_path / "half.mp4")
+    # a process of its own: OpenCV's FFmpeg reads its log level once, at the first file that anybody opens
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET_READ, str(damaged), str(half)], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")

@@ -7,7 +7,6 @@ the first size), sound. The offset of the first frame is known to half a frame o
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import InputError
+from visionkit.io.opencv_log import quiet_opencv
 from visionkit.io.paths import LocalFile
 from visionkit.io.picture import Picture, Stream, too_large, turned
 from visionkit.io.truncation import missing_bytes, missing_index
@@ -51,7 +51,7 @@ class OpencvReader:
         self.lost_at_end = 0
         self.ended_early = False
         self._events: list[dict[str, Any]] = []
-        with _quiet(), _unnamed(file) as name:
+        with quiet_opencv(), _unnamed(file) as name:
             # As bytes: a name that is not UTF-8 crashes OpenCV as a string. One backend: no image sequences.
             self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)  # type: ignore[call-overload]
         if not self._capture.isOpened():
@@ -147,24 +147,6 @@ class OpencvReader:
             f"{self._file.name}: OpenCV opens it but decodes no frame of its codec ({self.stream.codec}); "
             "use the pyav backend (pip install av).",
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No messages of OpenCV and its FFmpeg on the terminal; FFmpeg's level is read once, when the first file opens."""
-    import cv2
-
-    level = cv2.utils.logging.getLogLevel()
-    variable = "OPENCV_FFMPEG_LOGLEVEL"
-    given = os.environ.get(variable)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    os.environ.setdefault(variable, "-8")
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-        if given is None:
-            os.environ.pop(variable, None)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.io.encoders import FORMATS, Encoder
+from visionkit.io.opencv_log import quiet_opencv
 
 if TYPE_CHECKING:
     from visionkit.io.audio import AudioTrack
@@ -144,7 +145,8 @@ class OpenCVSink:
         self._last: npt.NDArray[np.uint8] | None = None
         four = cv2.VideoWriter.fourcc(*encoder.name)
         # Bytes, for OpenCV dies of a name that is not UTF-8.
-        self._writer = cv2.VideoWriter(os.fsencode(path), cv2.CAP_FFMPEG, four, fps, size_hw[::-1])  # type: ignore[call-overload]
+        with quiet_opencv():
+            self._writer = cv2.VideoWriter(os.fsencode(path), cv2.CAP_FFMPEG, four, fps, size_hw[::-1])  # type: ignore[call-overload]
         if not self._writer.isOpened():
             raise EncoderRefusedError(f"{encoder.name}: OpenCV cannot open it for {size_hw[1]}x{size_hw[0]} '{suffix}'")
 
@@ -211,7 +213,8 @@ def check_boxes(path: Path) -> None:
 
 
 def _count_by_opencv(path: Path) -> int:
-    capture = cv2.VideoCapture(os.fsencode(path), cv2.CAP_FFMPEG)  # type: ignore[call-overload]
+    with quiet_opencv():
+        capture = cv2.VideoCapture(os.fsencode(path), cv2.CAP_FFMPEG)  # type: ignore[call-overload]
     try:
         count = 0
         while capture.grab():
