@@ -55,8 +55,8 @@ class TrackerOptions:
     size_penalty: float = 0.12
     size_rate: float = 0.6
     renewal: float = 0.5
-    renewal_rate: float = 0.1
-    renewal_score: float = 0.45
+    renewal_rate: float = 0.35
+    renewal_score: float = 0.35
     growth: float = 0.1
     max_growth: float = 2.0
     presence: PresenceOptions = field(default_factory=PresenceOptions)
