@@ -53,7 +53,7 @@ def track(data: str, with_opencv: bool, as_json: bool, **options: Any) -> None:
 def _ours(options: dict[str, Any]) -> Any:
     from visionkit.cli.track import load_model
 
-    tracker = load_model(options)
+    tracker = load_model({**options, "video": False})  # nothing is encoded beside it
     return lambda: tracker  # `init` starts it anew
 
 

@@ -114,8 +114,13 @@ def load_model(options: dict[str, Any]) -> Tracker:
 
     names = [] if options["model"] is None else [options["model"]]
     encoding = options.get("video", True) and options.get("out") != STDOUT
-    threads = options["threads"] or network_threads(encoding=encoding)
-    return load_tracker(*names, runtime=options["runtime"], precision=options["precision"], threads=threads)
+    how = {"runtime": options["runtime"], "precision": options["precision"]}
+    how["threads"] = options["threads"] or network_threads(encoding=encoding)
+    return load_tracker(*names, on_compile=_tell_compiling, **how)
+
+
+def _tell_compiling() -> None:
+    click.echo("Compiling the network and timing the runtimes of this machine: some seconds, once.", err=True)
 
 
 def summary(result: RunResult, states: Counter[str]) -> list[str]:

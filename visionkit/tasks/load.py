@@ -66,6 +66,7 @@ def load_tracker(
     precision: str = "float32",
     threads: int | None = None,
     weights: str | Path | None = None,
+    on_compile: Callable[[], None] | None = None,
     **options: Any,
 ) -> SiamTracker | SiamFCTracker:
     """The tracker of a model card, compiled for this machine.
@@ -76,6 +77,7 @@ def load_tracker(
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
         weights: a `.weights.h5` for the card's network in the place of the card's own.
+        on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         options: tracker options in the place of the card's.
 
     Returns:
@@ -94,8 +96,9 @@ def load_tracker(
         raise ModelError("model-unfit", f"{card.name} is a model to {card.task}, not to track. Give a tracker's name.")
     path = card.weights_path() if weights is None else Path(weights)
     sha256 = _sha256(path)
-    network = _Network(card, family, path)
-    digest = f"{card.network} {json.dumps(dict(card.args), sort_keys=True)} {sha256}"
+    network = _Network(card, family, path, on_compile)
+    facts = {"args": dict(card.args), "sizes": _sizes(card), "weights": sha256, "code": _code_digest(card.network)}
+    digest = f"{card.network} {json.dumps(facts, sort_keys=True)}"
     compiled: dict[str, Any] = {"precision": precision, "threads": threads}
     search = compile_cached(f"{digest} search", lambda: network.half(1), runtime=runtime, **compiled)
     # the exemplar runs once: the winner of the search is good enough for it
@@ -108,13 +111,15 @@ def load_tracker(
 class _Network:
     """The card's Keras network, built when first needed."""
 
-    def __init__(self, card: Card, family: _Family, path: Path) -> None:
-        self._card, self._family, self._path = card, family, path
+    def __init__(self, card: Card, family: _Family, path: Path, on_build: Callable[[], None] | None) -> None:
+        self._card, self._family, self._path, self._on_build = card, family, path, on_build
         self._model: keras.Model | None = None
 
     def half(self, which: int) -> keras.Model:
         from visionkit.runtime.quiet import import_keras
 
+        if self._on_build is not None and self._model is None:
+            self._on_build()
         import_keras()
         module = importlib.import_module(self._family.module)
         if self._model is None:
@@ -122,8 +127,7 @@ class _Network:
         return getattr(module, self._family.halves[which])(self._model)
 
     def _load(self, build: Callable[..., keras.Model]) -> keras.Model:
-        sizes = {key: self._card.input[key] for key in ("exemplar_size", "search_size") if key in self._card.input}
-        model = build(**sizes, **self._card.args)
+        model = build(**_sizes(self._card), **self._card.args)
         try:
             model.load_weights(self._path)
         except (OSError, ValueError, KeyError) as error:
@@ -132,6 +136,18 @@ class _Network:
                 "model-unfit", f"{self._path.name} does not hold the weights of {self._card.network}: {reason}"
             ) from error
         return model
+
+
+def _sizes(card: Card) -> dict[str, int]:
+    """The card's sizes of exemplar and search region, as the network's arguments."""
+    return {key: card.input[key] for key in ("exemplar_size", "search_size") if key in card.input}
+
+
+def _code_digest(network: str) -> str:
+    """A digest of the network's source and its layers', read without importing them: that would import Keras."""
+    package = Path(__file__).parents[1]
+    files = [package / "nets" / f"{network}.py", *sorted((package / "layers").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
 
 def _options(card: Card, family: _Family, given: Mapping[str, Any]) -> Any:
