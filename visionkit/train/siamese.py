@@ -71,7 +71,6 @@ class SiameseTrainer(keras.Model):
         count = ops.maximum(ops.sum(positive), 1.0)
         score_loss = ops.sum(focus * cross * judged) / count
         box_loss = ops.sum((1.0 - giou) * positive) / count
-        self.last_iou = ops.sum(iou * positive) / count
         return 4.0 * score_loss + box_loss
 
 
