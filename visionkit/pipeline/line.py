@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from visionkit.errors import ModelError
 from visionkit.pipeline.buffers import ByteQueue, Cancelled
 from visionkit.pipeline.stage import Item, Stage
+from visionkit.pipeline.threads import quick_handover
 
 if TYPE_CHECKING:
     from visionkit.structures import Frame
@@ -71,18 +72,19 @@ class Line:
         for place, stage in enumerate(self.stages):
             run = (self._work, stage, self.queues[place], self.queues[place + 1])
             threads.append(threading.Thread(target=self._guard, args=run, name=stage.name, daemon=True))
-        for thread in threads:
-            thread.start()
         last = self.queues[-1]
-        try:
-            while (item := last.get()) is not None:
-                yield item
-        except Cancelled:
-            pass  # by a failing thread; raised below
-        finally:
-            self._tear_down()
+        with quick_handover():
             for thread in threads:
-                thread.join()
+                thread.start()
+            try:
+                while (item := last.get()) is not None:
+                    yield item
+            except Cancelled:
+                pass  # by a failing thread; raised below
+            finally:
+                self._tear_down()
+                for thread in threads:
+                    thread.join()
         if self._failure is not None:
             raise self._failure
 
