@@ -93,7 +93,9 @@ class PyAVSink:
         context.pix_fmt = "yuv420p"
         context.time_base = self._time_base
         context.gop_size = max(12, round(4 * fps))  # a key frame every four seconds, to seek by
-        context.thread_count = 0
+        # Half of the cores: an encoder works beside a decoder and a network. On two cores a run then takes 1.07 to 1.15
+        # times its bound, with all cores 1.17 to 1.20 (benchmarks/pipeline_overlap.py).
+        context.thread_count = max(1, (os.cpu_count() or 1) // 2)
         context.colorspace, context.color_range = BT601_MATRIX, LIMITED_RANGE
         context.color_primaries, context.color_trc = BT709_PRIMARIES, BT709_TRANSFER
         if encoder.tag:
