@@ -12,6 +12,7 @@ import numpy.typing as npt
 from visionkit.geometry.boxes import box_centers, box_sizes, clip_boxes
 from visionkit.geometry.crops import Window, context_side, window_around
 from visionkit.structures import Track
+from visionkit.tasks.compiled import CompiledTask
 from visionkit.tasks.crop import cut, mean_color
 from visionkit.tasks.images import checked_box, checked_size
 from visionkit.tasks.presence import Presence, PresenceOptions
@@ -71,7 +72,7 @@ class _Memory:
     presence: Presence
 
 
-class SiamFCTracker:
+class SiamFCTracker(CompiledTask):
     """Follows the object of `init` through the images of `update`, in order; its shape is that of the first box.
 
     A displacement is measured in the search region of the scale that won, so in its pixels (the authors' code takes the
@@ -79,20 +80,10 @@ class SiamFCTracker:
     """
 
     def __init__(self, matcher: ResponseMatcher, options: SiamFCOptions | None = None) -> None:
+        super().__init__(matcher)
         self.matcher = matcher
         self.options = options or SiamFCOptions()
-        self.model: dict[str, str] = {}  # name, sha256, runtime, precision, where it came from a card
         self._memory: _Memory | None = None
-
-    def describe(self) -> dict[str, str]:
-        """Name, sha256, runtime and precision of the model, for a run's manifest."""
-        return dict(self.model)
-
-    def close(self) -> None:
-        """Give the network's memory back, where it has any of its own."""
-        close = getattr(self.matcher, "close", None)
-        if close is not None:
-            close()
 
     def init(self, image: Image, xyxy: npt.ArrayLike) -> Track:
         """Remember the object in box `xyxy` (4,) of `image` uint8 (H, W, 3) BGR.
