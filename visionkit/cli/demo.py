@@ -17,7 +17,7 @@ FRAMES, SIZE_HW, FRAME_MS = 150, (360, 640), 40.0
 
 
 @click.command(epilog=examples("visionkit demo", "visionkit demo --out runs/first --overwrite"))
-@click.option("--out", metavar="DIR", help="Folder for the results.  [default: runs/demo/rendered]")
+@click.option("--out", metavar="DIR", help="Folder for the results.  [default: runs/demo/rendered.mp4]")
 @click.option("--overwrite", is_flag=True, help="Replace the results in DIR.")
 @model_options
 def command(out: str | None, overwrite: bool, **options: Any) -> int:
