@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,19 +15,10 @@ from visionkit.errors import InputError
 from visionkit.evaluate.sequences import Sequence
 from visionkit.evaluate.track_metrics import precision, success_auc
 from visionkit.geometry.boxes import clip_boxes
+from visionkit.pipeline.track import Tracker
 from visionkit.structures import Track
 
-__all__ = ["Score", "Tracker", "evaluate_tracker", "opencv_trackers"]
-
-
-class Tracker(Protocol):
-    """What follows an object; images are uint8 (H, W, 3) BGR."""
-
-    def init(self, image: npt.NDArray[np.uint8], xyxy: npt.ArrayLike, /) -> Any:
-        """Remember the object in the box."""
-
-    def update(self, image: npt.NDArray[np.uint8], /) -> Track:
-        """Where it is in the next image."""
+__all__ = ["Score", "evaluate_tracker", "opencv_trackers"]
 
 
 @dataclass(frozen=True)
