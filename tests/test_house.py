@@ -20,6 +20,7 @@ ROOMS = [
     "geometry",
     "io",
     "layers",
+    "inspection",  # of Keras networks: sizes, costs, receptive fields
     "nets",
     "crf",
     "weights",
