@@ -4,11 +4,16 @@ Imported whole, as a network's file and its function share a name: were the func
 of a file would put the module in their place. Importing Keras is the cost, and whoever wants a network pays it anyway.
 """
 
+from visionkit.nets.mobilenet_v2 import mobilenet_v2
+from visionkit.nets.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from visionkit.nets.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from visionkit.nets.siambox import siambox, siambox_exemplar, siambox_search
 from visionkit.nets.siamfc import siamfc, siamfc_branch, siamfc_exemplar, siamfc_search
 
 __all__ = [
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
     "resnet",
     "resnet18",
     "resnet34",
