@@ -4,13 +4,23 @@ Imported whole, as a network's file and its function share a name: were the func
 of a file would put the module in their place. Importing Keras is the cost, and whoever wants a network pays it anyway.
 """
 
+from visionkit.nets.alexnet import alexnet, alexnet_2012
+from visionkit.nets.googlenet import googlenet
+from visionkit.nets.inception_v3 import inception_v3
+from visionkit.nets.lenet import lenet5
 from visionkit.nets.mobilenet_v2 import mobilenet_v2
 from visionkit.nets.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from visionkit.nets.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from visionkit.nets.siambox import siambox, siambox_exemplar, siambox_search
 from visionkit.nets.siamfc import siamfc, siamfc_branch, siamfc_exemplar, siamfc_search
+from visionkit.nets.vgg import vgg16, vgg19
 
 __all__ = [
+    "alexnet",
+    "alexnet_2012",
+    "googlenet",
+    "inception_v3",
+    "lenet5",
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
@@ -27,4 +37,6 @@ __all__ = [
     "siamfc_branch",
     "siamfc_exemplar",
     "siamfc_search",
+    "vgg16",
+    "vgg19",
 ]

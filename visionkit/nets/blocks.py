@@ -12,7 +12,18 @@ from typing import Any
 import keras
 from keras import layers
 
-__all__ = ["Classes", "Pair", "activate", "classifier_head", "conv", "conv_norm", "image_input", "norm"]
+__all__ = [
+    "Classes",
+    "Pair",
+    "activate",
+    "check_aux",
+    "classifier_head",
+    "conv",
+    "conv_norm",
+    "dense",
+    "image_input",
+    "norm",
+]
 
 Classes = int | Mapping[str, int] | None
 Pair = int | tuple[int, int]
@@ -123,6 +134,12 @@ def conv_norm(
     return activate(x, activation, name=f"{names[1]}.{activation}")
 
 
+def dense(x: Any, units: int, *, name: str) -> Any:
+    """A fully connected layer and its ReLU, (B, D) -> (B, units)."""
+    x = layers.Dense(units, kernel_initializer="he_normal", name=name)(x)
+    return layers.ReLU(name=f"{name}.relu")(x)
+
+
 def classifier_head(x: Any, classes: Classes) -> Any:
     """Logits of the features `x` (B, C): one tensor (B, classes) of the layer `logits`, or a dict of them.
 
@@ -144,6 +161,16 @@ def classifier_head(x: Any, classes: Classes) -> Any:
     for count in classes.values():
         _check_count(count, f"classes={dict(classes)!r}")
     return {head: layers.Dense(count, name=f"logits_{head}")(x) for head, count in classes.items()}
+
+
+def check_aux(aux: bool, classes: Classes) -> None:
+    """Auxiliary heads predict the classes of the main one, so there must be one main head.
+
+    Raises:
+        ValueError: `aux` with several heads, or with none.
+    """
+    if aux and (classes is None or isinstance(classes, Mapping)):
+        raise ValueError(f"`aux` needs `classes` to be an integer. Received: aux={aux}, classes={classes!r}.")
 
 
 def _check_count(count: Any, received: str) -> None:
