@@ -14,12 +14,15 @@ from typing import Any, BinaryIO, NoReturn
 
 from visionkit.errors import ModelError
 
-__all__ = ["MAX_PICKLE_BYTES", "StorageRef", "TensorRef", "brief", "unpickle"]
+__all__ = ["MAX_DIMENSIONS", "MAX_PICKLE_BYTES", "StorageRef", "TensorRef", "brief", "unpickle"]
 
 MAX_PICKLE_BYTES = 4 << 20  # ten times what the largest published vision networks need
-MAX_OPERATIONS = 300_000
+MAX_OPERATIONS = 200_000  # 35 a tensor
 MAX_KEY = 1 << 60  # Python's integers below have hashes of their own: no dictionary of colliding keys can be built
 MAX_MEMO = 1 << 32
+MAX_INTEGER = 1 << 63
+MAX_DIMENSIONS = 32
+MAX_ARGUMENTS = 16
 
 STORAGES = {
     "torch.FloatStorage": "float32",
@@ -94,7 +97,7 @@ def unpickle(stream: BinaryIO, where: str, storages: list[StorageRef] | None = N
     machine = _Machine(where)
     try:
         for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-            if count >= MAX_OPERATIONS:
+            if count + machine.copied >= MAX_OPERATIONS:
                 raise ModelError(
                     "model-unsafe",
                     f"{where} has a pickle of more than {MAX_OPERATIONS} operations, more than any list of tensors "
@@ -104,7 +107,7 @@ def unpickle(stream: BinaryIO, where: str, storages: list[StorageRef] | None = N
         if storages is not None:
             storages.extend(machine.storages)
         return machine.result()
-    except (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, Warning) as error:
         what = str(error) if isinstance(error, _BrokenError) else "its pickle is damaged or ends early"
         raise ModelError(
             "model-corrupt", f"{where} cannot be read as a PyTorch checkpoint: {what}. Fetch it again."
@@ -128,6 +131,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self.storages: list[StorageRef] = []
+        self.copied = 0  # values copied from one list into a dictionary, which a single operation may ask for
 
     def step(self, name: str, argument: Any) -> None:
         if name in _PUSHED:
@@ -257,8 +261,9 @@ class _Machine:
 
     def reduce(self, _: Any) -> None:
         function, arguments = self._pop(2)
-        if not isinstance(function, _Global) or not isinstance(arguments, tuple):
+        if not isinstance(function, _Global) or not isinstance(arguments, tuple) or len(arguments) > MAX_ARGUMENTS:
             raise _BrokenError("its pickle calls what is no function")
+        self.copied += sum(len(item) for item in arguments if isinstance(item, list | tuple))
         self._stack.append(_call(function.name, arguments))
 
     def build(self, _: Any) -> None:
@@ -314,8 +319,10 @@ def _tensor(arguments: tuple[Any, ...]) -> TensorRef:
 
 
 def _integers(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple | list) or not all(type(value) is int for value in values):
-        raise _BrokenError("a size, stride or offset in its pickle is no integer")
+    if not isinstance(values, tuple | list) or len(values) > MAX_DIMENSIONS:
+        raise _BrokenError(f"a size or stride in its pickle is not of at most {MAX_DIMENSIONS} numbers")
+    if not all(type(value) is int and -MAX_INTEGER <= value < MAX_INTEGER for value in values):
+        raise _BrokenError("a size, stride or offset in its pickle is no integer of 64 bits")
     return tuple(values)
 
 
@@ -326,7 +333,7 @@ def _storage(identity: Any) -> StorageRef:
     _, kind, key, _, count, *rest = identity
     if not isinstance(kind, _Global) or kind.name not in STORAGES:
         raise _BrokenError("a storage of its pickle has no type of element")
-    if not isinstance(key, str) or type(count) is not int or count < 0:
+    if not isinstance(key, str) or type(count) is not int or not 0 <= count < MAX_INTEGER:
         raise _BrokenError("a storage of its pickle has no key and count")
     view = rest[0] if rest else None
     if view is not None:

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import ModelError
-from visionkit.weights.torch_pickle import StorageRef, TensorRef, brief
+from visionkit.weights.torch_pickle import MAX_DIMENSIONS, StorageRef, TensorRef, brief
 
 __all__ = ["item_size", "make_arrays", "state_of"]
 
 Bytes = npt.NDArray[np.uint8]
 CONTAINERS = ("state_dict", "model_state_dict", "model")
-MAX_DIMENSIONS = 32
 MAX_SHARING = 4  # tied weights double a network; more of the same bytes is a bomb for whoever copies the tensors
 
 
@@ -74,6 +73,7 @@ def make_arrays(
         ModelError: `model-corrupt`, a tensor does not lie in its storage; `model-unsafe`, tensors are larger than what
             they are made of.
     """
+    raw = {name: storage(tensor.storage) for name, tensor in state.items()}
     total = 0
     for name, tensor in state.items():
         _check(name, tensor, where)
@@ -84,7 +84,7 @@ def make_arrays(
                 f"{where} has {file_bytes} bytes, and its tensors up to {name[:200]!r} would take {total}: the same "
                 "bytes many times. Save a contiguous copy of each tensor.",
             )
-    return {name: _array(tensor, storage(tensor.storage), byteorder) for name, tensor in state.items()}
+    return {name: _array(tensor, raw[name], byteorder) for name, tensor in state.items()}
 
 
 def _check(name: str, tensor: TensorRef, where: str) -> None:
