@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +13,17 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import supervision
 
-__all__ = ["TRACK_STATES", "Classification", "Detections", "Frame", "Segmentation", "Track", "TrackState"]
+__all__ = [
+    "TRACK_STATES",
+    "Classification",
+    "DenseClassification",
+    "Detections",
+    "Frame",
+    "MultiClassification",
+    "Segmentation",
+    "Track",
+    "TrackState",
+]
 
 TrackState = Literal["tracking", "uncertain", "lost", "reacquired"]
 TRACK_STATES: tuple[TrackState, ...] = ("tracking", "uncertain", "lost", "reacquired")
@@ -150,6 +161,54 @@ class Classification:
 
     def __len__(self) -> int:
         return len(self.class_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MultiClassification:
+    """What several heads over one trunk say of one image: a `Classification` for each, by the head's name."""
+
+    heads: Mapping[str, Classification]
+
+    def __post_init__(self) -> None:
+        for name, head in self.heads.items():
+            if not isinstance(name, str) or not isinstance(head, Classification):
+                raise ValueError(
+                    f"`heads` must map names to Classification. Received: {name!r}: {type(head).__name__}."
+                )
+        object.__setattr__(self, "heads", MappingProxyType(dict(self.heads)))
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def __getitem__(self, head: str) -> Classification:
+        return self.heads[head]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseClassification:
+    """A classifier's answer at every place of a grid over one image.
+
+    Args:
+        probs: float32 (h, w, L), at each place the probabilities of all classes.
+        x, y: float32 (w,) and (h,), centres of the windows behind the places, absolute pixels of the image.
+        window_hw: height and width of such a window in pixels of the image; it may reach beyond the image.
+        overall: the classes of the whole image, most likely first.
+    """
+
+    probs: npt.NDArray[np.float32]
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.float32]
+    window_hw: tuple[float, float]
+    overall: Classification
+
+    def __post_init__(self) -> None:
+        for name in ("probs", "x", "y"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        if self.probs.ndim != 3 or self.probs.shape[:2] != (len(self.y), len(self.x)):
+            raise ValueError(
+                "`probs` must have shape (h, w, L), with `y` (h,) and `x` (w,). "
+                f"Received: shapes {self.probs.shape}, {self.y.shape} and {self.x.shape}."
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, RecipeError
 from visionkit.tasks.matchers import BoxMatcher, CorrelationMatcher
+from visionkit.tasks.network import CardNetwork
 from visionkit.tasks.presence import PresenceOptions
 from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
 from visionkit.tasks.track import SiamTracker, TrackerOptions
@@ -32,17 +31,19 @@ class _Family:
     """How the networks of one family become a tracker."""
 
     module: str
-    build: str
     halves: tuple[str, str]  # functions of the whole network: what runs once, what runs on each frame
     matcher: Callable[..., Any]
     tracker: Callable[..., Any]
     options: type
 
+    def half(self, which: int) -> Callable[[keras.Model], keras.Model]:
+        """From the whole network to one of its halves."""
+        return lambda model: getattr(importlib.import_module(self.module), self.halves[which])(model)
+
 
 FAMILIES = {
     "siambox": _Family(
         "visionkit.nets.siambox",
-        "siambox",
         ("siambox_exemplar", "siambox_search"),
         BoxMatcher,
         SiamTracker,
@@ -50,7 +51,6 @@ FAMILIES = {
     ),
     "siamfc": _Family(
         "visionkit.nets.siamfc",
-        "siamfc",
         ("siamfc_exemplar", "siamfc_search"),
         CorrelationMatcher,
         SiamFCTracker,
@@ -87,67 +87,25 @@ def load_tracker(
         ModelError: there is no such card or no weights, or they do not fit.
         RecipeError: the card names an option that the tracker does not have.
     """
-    from visionkit.runtime import compile_cached
     from visionkit.weights import load_card
 
     card = load_card(name)
     family = FAMILIES.get(card.network)
     if card.task != "track" or family is None:
         raise ModelError("model-unfit", f"{card.name} is a model to {card.task}, not to track. Give a tracker's name.")
-    path = card.weights_path() if weights is None else Path(weights)
-    sha256 = _sha256(path)
-    network = _Network(card, family, path, on_compile)
-    facts = {"args": dict(card.args), "sizes": _sizes(card), "weights": sha256, "code": _code_digest(card.network)}
-    digest = f"{card.network} {json.dumps(facts, sort_keys=True)}"
-    compiled: dict[str, Any] = {"precision": precision, "threads": threads}
-    search = compile_cached(f"{digest} search", lambda: network.half(1), runtime=runtime, **compiled)
+    network = CardNetwork(card, weights=weights, arguments=_sizes(card), on_build=on_compile)
+    how: dict[str, Any] = {"precision": precision, "threads": threads}
+    search = network.compiled("search", family.half(1), runtime=runtime, **how)
     # the exemplar runs once: the winner of the search is good enough for it
-    exemplar = compile_cached(f"{digest} exemplar", lambda: network.half(0), runtime=search.name, **compiled)
+    exemplar = network.compiled("exemplar", family.half(0), runtime=search.name, **how)
     tracker = family.tracker(family.matcher(exemplar, search), _options(card, family, options))
-    tracker.model = {"name": card.name, "sha256": sha256, "runtime": search.name, "precision": search.precision}
+    tracker.model = network.facts(search)
     return tracker
-
-
-class _Network:
-    """The card's Keras network, built when first needed."""
-
-    def __init__(self, card: Card, family: _Family, path: Path, on_build: Callable[[], None] | None) -> None:
-        self._card, self._family, self._path, self._on_build = card, family, path, on_build
-        self._model: keras.Model | None = None
-
-    def half(self, which: int) -> keras.Model:
-        from visionkit.runtime.quiet import import_keras
-
-        if self._on_build is not None and self._model is None:
-            self._on_build()
-        import_keras()
-        module = importlib.import_module(self._family.module)
-        if self._model is None:
-            self._model = self._load(getattr(module, self._family.build))
-        return getattr(module, self._family.halves[which])(self._model)
-
-    def _load(self, build: Callable[..., keras.Model]) -> keras.Model:
-        model = build(**_sizes(self._card), **self._card.args)
-        try:
-            model.load_weights(self._path)
-        except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(
-                "model-unfit", f"{self._path.name} does not hold the weights of {self._card.network}: {reason}"
-            ) from error
-        return model
 
 
 def _sizes(card: Card) -> dict[str, int]:
     """The card's sizes of exemplar and search region, as the network's arguments."""
     return {key: card.input[key] for key in ("exemplar_size", "search_size") if key in card.input}
-
-
-def _code_digest(network: str) -> str:
-    """A digest of the network's source and its layers', read without importing them: that would import Keras."""
-    package = Path(__file__).parents[1]
-    files = [package / "nets" / f"{network}.py", *sorted((package / "layers").glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
 
 def _options(card: Card, family: _Family, given: Mapping[str, Any]) -> Any:
@@ -163,11 +121,3 @@ def _options(card: Card, family: _Family, given: Mapping[str, Any]) -> Any:
         )
     presence = PresenceOptions(**{key: values[key] for key in values if key in inner})
     return family.options(presence=presence, **{key: values[key] for key in values if key in known})
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError("weights-missing", f"The weights {path} cannot be read: {error.strerror}.") from error
