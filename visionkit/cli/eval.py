@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli.eval_classify import classify
 from visionkit.cli.options import model_options
 from visionkit.cli.text import emit, emit_json, examples, table
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group(epilog=examples("visionkit eval track --data sequences/"))
+@click.group(
+    epilog=examples(
+        "visionkit eval classify --model sign_digits --data photos/", "visionkit eval track --data sequences/"
+    )
+)
 def command() -> None:
     """Measure a model on annotated data."""
 
@@ -79,3 +84,6 @@ def _rows(results: dict[str, list[Score]]) -> list[list[str]]:
         total += [f"{mean([s.auc for s in scores]):.3f}", f"{mean([s.precision for s in scores]):.3f}"]
         total.append(f"{frames / seconds:.0f}")
     return [*rows, total]
+
+
+command.add_command(classify)

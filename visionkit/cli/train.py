@@ -8,12 +8,18 @@ from typing import Any
 import click
 
 from visionkit.cli.text import clean, examples
+from visionkit.cli.train_classify import classify
 from visionkit.errors import InputError, OutputError
 
 __all__ = ["command"]
 
 
-@click.group(epilog=examples("visionkit train siamese --out runs/my_tracker --steps 2000"))
+@click.group(
+    epilog=examples(
+        "visionkit train classify --data photos/ --out runs/my_classifier",
+        "visionkit train siamese --out runs/my_tracker --steps 2000",
+    )
+)
 def command() -> None:
     """Train a model."""
 
@@ -73,3 +79,6 @@ def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
     network = train_siamese(build_siambox(settings["seed"]), material, out=folder, report=report, **settings)
     write_tracker(network, folder, seed=settings["seed"])
     click.echo(f"The model lies in {clean(str(folder))}", err=True)
+
+
+command.add_command(classify)
