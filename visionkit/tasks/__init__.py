@@ -6,26 +6,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.tasks.classify import Classifier, ClassifyOptions
+    from visionkit.tasks.input_rule import InputRule
     from visionkit.tasks.load import load_tracker
+    from visionkit.tasks.load_classify import load_classifier
     from visionkit.tasks.presence import PresenceOptions
     from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
     from visionkit.tasks.track import SiamTracker, TrackerOptions
 
 __all__ = [
+    "Classifier",
+    "ClassifyOptions",
+    "InputRule",
     "PresenceOptions",
     "SiamFCOptions",
     "SiamFCTracker",
     "SiamTracker",
     "TrackerOptions",
+    "load_classifier",
     "load_tracker",
 ]
 
 _PLACES = {
+    "Classifier": "classify",
+    "ClassifyOptions": "classify",
+    "InputRule": "input_rule",
     "PresenceOptions": "presence",
     "SiamFCOptions": "siamfc",
     "SiamFCTracker": "siamfc",
     "SiamTracker": "track",
     "TrackerOptions": "track",
+    "load_classifier": "load_classify",
     "load_tracker": "load",
 }
 

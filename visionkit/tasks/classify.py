@@ -1,0 +1,255 @@
+"""Classification: images in, their most likely classes out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.errors import ModelError
+from visionkit.structures import Classification, MultiClassification
+from visionkit.tasks.compiled import CompiledTask
+from visionkit.tasks.input_rule import InputRule
+
+if TYPE_CHECKING:
+    from visionkit.runtime import Runner
+
+__all__ = ["Answer", "Classifier", "ClassifyOptions", "Labels", "probabilities", "ranked"]
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Answer = Classification | MultiClassification
+Labels = tuple[str, ...] | Mapping[str, tuple[str, ...]]
+Activation = Literal["softmax", "none"]
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """What of the answer is kept.
+
+    Args:
+        topk: at most so many classes of each image.
+        conf: only classes of at least this probability.
+        classes: only these class ids; None is all. The probabilities stay those over all classes.
+    """
+
+    topk: int = 5
+    conf: float = 0.0
+    classes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.topk < 1 or not 0 <= self.conf <= 1:
+            raise ValueError(
+                "`topk` must be a positive integer and `conf` in [0, 1]. "
+                f"Received: topk={self.topk!r}, conf={self.conf!r}."
+            )
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
+            if not self.classes or self.classes[0] < 0:
+                raise ValueError(f"`classes` must be class ids of at least 0. Received: classes={self.classes!r}.")
+
+
+class Classifier(CompiledTask):
+    """A compiled network of one or several heads, with images of any sizes in and classes out.
+
+    `classifier(image)` is the `Classification` of one BGR image uint8 (H, W, 3), `classifier(images)` the list of those
+    of several; a network of several heads, one pass for all, gives a `MultiClassification` each. Images are handed over
+    in batches of the size the network was compiled for; a last one that is shorter is filled up.
+
+    Args:
+        runner: of one input (B, h, w, C) and an output (B, L), or several of them: one for each head.
+        rule: makes the input of an image.
+        labels: class names; by head where there are several.
+        options: what of the answers is kept.
+        heads: the outputs to read, in this order; None is all.
+        activation: `softmax` where the network gives logits, `none` where it gives probabilities.
+
+    Attributes:
+        batch: images in one call of the network.
+        multi: whether answers are `MultiClassification`.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        rule: InputRule,
+        *,
+        labels: Labels = (),
+        options: ClassifyOptions | None = None,
+        heads: Sequence[str] | None = None,
+        activation: Activation = "softmax",
+    ) -> None:
+        super().__init__(runner)
+        self.runner, self.rule, self.activation = runner, rule, activation
+        self.labels = labels
+        self.options = options or ClassifyOptions()
+        self.heads = tuple(runner.outputs if heads is None else heads)
+        self.multi = len(self.heads) > 1
+        (self._input,) = runner.inputs.values()
+        self._channels_first = _is_channels_first(self._input.shape, rule.channels)
+        expected = (rule.channels, *rule.size_hw) if self._channels_first else (*rule.size_hw, rule.channels)
+        if len(self._input.shape) != 4 or self._input.shape[1:] != expected:
+            raise ValueError(f"The network must take (B, {expected}). Received: {self._input}.")
+        self.batch = int(self._input.shape[0] or 1)
+        self._buffers: list[Floats] = []
+
+    @property
+    def class_count(self) -> dict[str, int]:
+        """Number of classes by head."""
+        return {head: max(2, int(self.runner.outputs[head].shape[-1] or 0)) for head in self.heads}
+
+    @overload
+    def __call__(self, images: Image) -> Answer: ...
+    @overload
+    def __call__(self, images: Sequence[Image]) -> list[Answer]: ...
+    def __call__(self, images: Image | Sequence[Image]) -> Answer | list[Answer]:
+        """The classes of one image, or of each image of a list.
+
+        Raises:
+            ValueError: an image is not uint8 (H, W, 3).
+            ModelError: `model-not-finite`; the network's answer to an image is no number.
+        """
+        if isinstance(images, np.ndarray):
+            return self([images])[0]
+        answers: list[Answer] = []
+        for begin in range(0, len(images), self.batch):
+            part = images[begin : begin + self.batch]
+            with self.inputs() as inputs:
+                found = self.infer(self.rule.batch(part, inputs), len(part))
+            answers += [self.answer(self.row(found, place)) for place in range(len(part))]
+        return answers
+
+    def logits(self, images: Image | Sequence[Image]) -> Any:
+        """What the network itself says, float32 (L,) of one image or (N, L) of a list; by head where there are several.
+
+        Nothing is checked, scaled or left out.
+        """
+        if isinstance(images, np.ndarray):
+            found = self.logits([images])
+            return {head: values[0] for head, values in found.items()} if self.multi else found[0]
+        parts = []
+        for begin in range(0, len(images), self.batch):
+            part = images[begin : begin + self.batch]
+            with self.inputs() as inputs:
+                parts.append(self._raw(self.rule.batch(part, inputs), len(part)))
+        empty = {head: np.zeros((0, int(self.runner.outputs[head].shape[-1] or 0)), np.float32) for head in self.heads}
+        found = {head: np.concatenate([p[head] for p in parts]) if parts else empty[head] for head in self.heads}
+        return found if self.multi else found[self.heads[0]]
+
+    def infer(self, inputs: Floats, count: int | None = None) -> dict[str, Floats]:
+        """Probabilities float32 (count, L) by head for inputs float32 (B, h, w, C), as `rule` makes them.
+
+        Args:
+            inputs: a whole batch.
+            count: how many rows of it hold an image.
+
+        Raises:
+            ModelError: `model-not-finite`.
+        """
+        raw = self._raw(inputs, self.batch if count is None else count)
+        found = {}
+        for head, values in raw.items():
+            if not np.isfinite(values).all():
+                raise ModelError("model-not-finite", "the network's answer is not finite (NaN or infinity)")
+            found[head] = probabilities(values, self.activation)
+        return found
+
+    def answer(self, probs: Mapping[str, Floats]) -> Answer:
+        """The structure of one image's probabilities float32 (L,) by head."""
+        found = {head: ranked(values, self.options) for head, values in probs.items()}
+        return MultiClassification(found) if self.multi else found[self.heads[0]]
+
+    def row(self, found: Mapping[str, Floats], place: int) -> dict[str, Floats]:
+        """One image's part of what `infer` gave."""
+        return {head: values[place] for head, values in found.items()}
+
+    @contextlib.contextmanager
+    def inputs(self) -> Iterator[Floats]:
+        """Memory for one batch of inputs float32 (B, h, w, C), borrowed; what it holds is finite, and not yours."""
+        buffer = self.borrow()
+        try:
+            yield buffer
+        finally:
+            self.give_back(buffer)
+
+    def borrow(self) -> Floats:
+        """As `inputs`, until it is given back; memory that was used before costs no page faults."""
+        try:
+            return self._buffers.pop()  # atomic: threads may share a classifier
+        except IndexError:
+            return np.zeros((self.batch, *self.rule.size_hw, self.rule.channels), np.float32)
+
+    def give_back(self, buffer: Floats) -> None:
+        """Lend it to the next one."""
+        self._buffers.append(buffer)
+
+    def _raw(self, inputs: Floats, count: int) -> dict[str, Floats]:
+        outputs = self.runner(**{self._input.name: self._encoded(inputs)})
+        return {head: self._decoded(head, outputs[head])[:count] for head in self.heads}
+
+    def _encoded(self, inputs: Floats) -> npt.NDArray[Any]:
+        """The inputs in the order and type of a network that wants another than ours."""
+        if self._channels_first:
+            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+        if self._input.dtype == np.float32:
+            return inputs
+        return quantized(inputs, self._input.dtype, self._input.quantization)
+
+    def _decoded(self, head: str, values: npt.NDArray[Any]) -> Floats:
+        values = values.reshape(values.shape[0], -1)
+        quantization = self.runner.outputs[head].quantization
+        if quantization is not None:
+            scale, zero_point = quantization
+            values = (values.astype(np.float32) - zero_point) * np.float32(scale)
+        return values.astype(np.float32, copy=False)
+
+
+def probabilities(values: Floats, activation: Activation = "softmax") -> Floats:
+    """Probabilities float32 (N, L) of values float (N, L), which must be finite; the sum runs in float64.
+
+    One value alone stands for two classes: its logistic function is the probability of class 1.
+    """
+    if values.shape[1] == 1:
+        wide = values.astype(np.float64)
+        one = wide if activation == "none" else 0.5 * (1.0 + np.tanh(0.5 * wide))
+        return np.concatenate([1.0 - one, one], axis=1).astype(np.float32)
+    if activation == "none":
+        return values
+    powers = np.subtract(values, values.max(axis=1, keepdims=True), dtype=np.float64)
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers.astype(np.float32)
+
+
+def ranked(probs: Floats, options: ClassifyOptions) -> Classification:
+    """The classes of one image that the options keep, most likely first, equal ones by their id."""
+    ids = None
+    if options.classes is not None:
+        ids = np.array([c for c in options.classes if c < len(probs)], np.int64)
+        probs = probs[ids]
+    count = min(options.topk, len(probs))
+    if count == 0:
+        return Classification(np.zeros(0, np.int64), np.zeros(0, np.float32))
+    least = max(float(np.partition(probs, len(probs) - count)[len(probs) - count]), options.conf)
+    kept = np.flatnonzero(probs >= np.float32(least))
+    kept = kept[np.argsort(-probs[kept], kind="stable")][:count]
+    return Classification(kept if ids is None else ids[kept], probs[kept])
+
+
+def quantized(inputs: Floats, dtype: np.dtype[Any], quantization: tuple[float, int] | None) -> npt.NDArray[Any]:
+    """Inputs in another type: with a scale, the steps nearest to them; without, themselves, rounded for integers."""
+    if quantization is not None:
+        scale, zero_point = quantization
+        inputs = inputs / np.float32(scale) + np.float32(zero_point)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        inputs = np.clip(np.rint(inputs), limits.min, limits.max)
+    return inputs.astype(dtype)
+
+
+def _is_channels_first(shape: tuple[int | None, ...], channels: int) -> bool:
+    return len(shape) == 4 and shape[1] == channels and shape[3] != channels

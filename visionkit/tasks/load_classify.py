@@ -1,0 +1,266 @@
+"""From a model card, or a model file, to a classifier that is ready for images."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visionkit.errors import InputError, ModelError, RecipeError, UsageError
+from visionkit.tasks.classify import Activation, Classifier, ClassifyOptions, Labels, probabilities
+from visionkit.tasks.input_rule import PRESETS, InputRule
+from visionkit.tasks.network import CardNetwork
+
+if TYPE_CHECKING:
+    from visionkit.runtime import Runner
+    from visionkit.weights import Card
+
+__all__ = [
+    "DEFAULT_CLASSIFIER",
+    "card_network",
+    "card_rule",
+    "classifier_from_file",
+    "is_model_file",
+    "load_classifier",
+]
+
+DEFAULT_CLASSIFIER = "mobilenet_v3_large"
+SUFFIXES = (".keras", ".tflite", ".onnx", ".h5", ".hdf5")
+
+
+def load_classifier(
+    name: str | os.PathLike[str] = DEFAULT_CLASSIFIER,
+    *,
+    runtime: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    batch: int = 1,
+    size_hw: tuple[int, int] | None = None,
+    weights: str | Path | None = None,
+    on_compile: Callable[[], None] | None = None,
+    **options: Any,
+) -> Classifier:
+    """The classifier of a model card or of a model file, compiled for this machine.
+
+    Args:
+        name: a card's name, the path of a folder with a `card.toml`, or a `.keras`, `.tflite`, `.onnx` or SavedModel
+            (`classifier_from_file` says what may be told of these).
+        runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
+        precision: of the arithmetic, `float32` unless less is asked for.
+        threads: cores to use; None is all that the process may use.
+        batch: images in one call of the network.
+        size_hw: of the input, in the place of the card's.
+        weights: a file with weights for the card's network in the place of the card's own.
+        on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
+        options: `topk`, `conf`, `classes` in the place of the card's.
+
+    Raises:
+        ModelError: there is no such card or no weights, or they do not fit.
+        RecipeError: the card names an option that a classifier does not have.
+    """
+    how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads, "batch": batch}
+    if is_model_file(name):
+        if size_hw is not None or weights is not None:
+            raise UsageError(
+                "option-unfit", "A model file has its size and its weights in it; leave those options out."
+            )
+        return classifier_from_file(name, **how, **options)
+    from visionkit.weights import load_card
+
+    card = load_card(name)
+    if card.task != "classify":
+        raise ModelError(
+            "model-unfit", f"{card.name} is a model to {card.task}, not to classify. Give a classifier's name."
+        )
+    chosen = _options(card, options)
+    rule = card_rule(card, size_hw)
+    network = card_network(card, rule, weights=weights, on_build=on_compile)
+    runner = network.compiled(**how)
+    labels = _card_labels(card)
+    heads = tuple(labels) if isinstance(labels, Mapping) else None
+    classifier = Classifier(runner, rule, labels=labels, options=chosen, heads=heads)
+    _check_labels(classifier, card.name)
+    classifier.model = network.facts(runner)
+    return classifier
+
+
+def card_rule(card: Card, size_hw: tuple[int, int] | None = None) -> InputRule:
+    """The input rule of a classifier's card, of one channel where its network takes one."""
+    rule = InputRule.from_card(card, size_hw)
+    return dataclasses.replace(rule, channel_order="gray") if card.args.get("channels") == 1 else rule
+
+
+def card_network(card: Card, rule: InputRule, **options: Any) -> CardNetwork:
+    """The network of a classifier's card, of the size of the rule and with as many classes as the card has labels."""
+    arguments: dict[str, Any] = {"size_hw": rule.size_hw}
+    labels = _card_labels(card)
+    if labels and "classes" not in card.args:
+        counts = {head: len(names) for head, names in labels.items()} if isinstance(labels, Mapping) else len(labels)
+        arguments["classes"] = counts
+    return CardNetwork(card, arguments=arguments, **options)
+
+
+def classifier_from_file(
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | Mapping[str, Sequence[str]] | str | os.PathLike[str] = (),
+    preset: str = "raw",
+    resize: str = "stretch",
+    resize_size: int | None = None,
+    output: str | None = None,
+    activation: str = "auto",
+    trust: bool = False,
+    topk: int = 5,
+    conf: float = 0.0,
+    classes: Sequence[int] | None = None,
+    **how: Any,
+) -> Classifier:
+    """A classifier over the network in a `.keras`, `.tflite`, `.onnx` or SavedModel of one image input.
+
+    Args:
+        path: the file or folder.
+        labels: class names, by head where there are several; or a text file with one a line.
+        preset: how levels are changed for its input (`InputRule.preset`); `raw` hands over 0 to 255.
+        resize, resize_size: as `InputRule`.
+        output: which of several outputs to read; None reads `logits`, or all of them as heads.
+        activation: `softmax` for logits, `none` for probabilities; `auto` looks at what the network makes of noise.
+        trust: the file may run code (SavedModel) or crash (`.tflite`).
+        topk, conf, classes: as `ClassifyOptions`.
+        how: runtime, precision, threads and batch.
+
+    Raises:
+        ModelError: the file does not load, or is no classifier of images.
+        UsageError: `output-unknown`, `preset-unknown`, `activation-unknown`.
+    """
+    from visionkit.runtime import compile_model
+
+    options = ClassifyOptions(topk, conf, None if classes is None else tuple(classes))
+    if preset not in PRESETS:
+        raise UsageError("preset-unknown", f"preset must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
+    if activation not in ("auto", "softmax", "none"):
+        raise UsageError("activation-unknown", f"activation must be auto, softmax or none. Received: {activation!r}.")
+    told = _read_labels(labels)
+    runner = compile_model(path, trust=trust, **how)
+    try:
+        rule = _rule_of(runner, preset, resize, resize_size)
+        heads = _heads_of(runner, output, told)
+        final: Any = _activation_of(runner, heads, rule) if activation == "auto" else activation
+        classifier = Classifier(runner, rule, labels=told, options=options, heads=heads, activation=final)
+        _check_labels(classifier, Path(path).name)
+    except BaseException:
+        runner.close()
+        raise
+    classifier.model = {
+        "name": Path(path).name,
+        "sha256": _file_digest(path),
+        "runtime": runner.name,
+        "precision": runner.precision,
+    }
+    return classifier
+
+
+def is_model_file(name: str | os.PathLike[str]) -> bool:
+    """Whether `name` is a model file or a SavedModel, by its suffix or content, and not a card."""
+    path = Path(name)
+    return path.suffix.lower() in SUFFIXES or (path / "saved_model.pb").is_file()
+
+
+def _card_labels(card: Card) -> Labels:
+    heads = getattr(card, "heads", None)
+    return {head: tuple(names) for head, names in heads.items()} if heads else card.labels
+
+
+def _options(card: Card, given: Mapping[str, Any]) -> ClassifyOptions:
+    values = {**card.options, **given}
+    known = {field.name for field in dataclasses.fields(ClassifyOptions)}
+    if unknown := set(values) - known:
+        raise RecipeError(
+            "unknown-option",
+            f"{card.name}: {', '.join(sorted(unknown))} is no option of this classifier. "
+            f"Known: {', '.join(sorted(known))}.",
+        )
+    return ClassifyOptions(**values)
+
+
+def _check_labels(classifier: Classifier, name: str) -> None:
+    """As many labels as classes, or none.
+
+    Raises:
+        ModelError: `labels-unfit`.
+    """
+    for head, count in classifier.class_count.items():
+        labels = classifier.labels.get(head, ()) if isinstance(classifier.labels, Mapping) else classifier.labels
+        if labels and len(labels) != count:
+            where = f"head {head!r} of {name}" if classifier.multi else name
+            raise ModelError("labels-unfit", f"{where} has {count} classes, and there are {len(labels)} labels.")
+
+
+def _read_labels(labels: Sequence[str] | Mapping[str, Sequence[str]] | str | os.PathLike[str]) -> Labels:
+    if isinstance(labels, Mapping):
+        return {str(head): tuple(names) for head, names in labels.items()}
+    if not isinstance(labels, str | os.PathLike):
+        return tuple(labels)
+    try:
+        return tuple(Path(labels).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise InputError("labels-unreadable", f"the labels {os.fspath(labels)!r} cannot be read: {reason}") from error
+
+
+def _rule_of(runner: Runner, preset: str, resize: Any, resize_size: int | None) -> InputRule:
+    """The rule whose result fits the runner's only input."""
+    specs = list(runner.inputs.values())
+    shape = specs[0].shape
+    if len(specs) != 1 or len(shape) != 4 or None in shape[1:]:
+        told = ", ".join(str(spec) for spec in specs)
+        raise ModelError("model-unfit", f"a classifier takes one image (B, H, W, 3) of fixed size; this takes {told}")
+    sizes = [int(side or 0) for side in shape[1:]]
+    if sizes[2] not in (1, 3) and sizes[0] in (1, 3):  # channels first
+        sizes = [sizes[1], sizes[2], sizes[0]]
+    if sizes[2] not in (1, 3):
+        raise ModelError("model-unfit", f"a classifier takes images of 1 or 3 channels; this takes {specs[0]}")
+    rule = InputRule.preset(preset, (sizes[0], sizes[1]), resize=resize, resize_size=resize_size)
+    return rule if sizes[2] == 3 else dataclasses.replace(rule, channel_order="gray")
+
+
+def _heads_of(runner: Runner, output: str | None, labels: Labels) -> tuple[str, ...]:
+    names = tuple(runner.outputs)
+    if isinstance(labels, Mapping):
+        wanted = tuple(labels)
+    elif output is not None:
+        wanted = (output,)
+    else:
+        wanted = ("logits",) if "logits" in names else names
+    if unknown := [name for name in wanted if name not in names]:
+        raise UsageError("output-unknown", f"the network has no output {unknown[0]!r}; it has {', '.join(names)}")
+    for name in wanted:
+        sizes = [side for side in runner.outputs[name].shape[1:] if side != 1]
+        if len(sizes) > 1 or None in sizes:
+            raise ModelError("model-unfit", f"{runner.outputs[name]} is no list of classes; name an output that is")
+    return wanted
+
+
+def _activation_of(runner: Runner, heads: Sequence[str], rule: InputRule) -> Activation:
+    """`none` if every head answers two noisy images with numbers that are probabilities."""
+    classifier = Classifier(runner, rule, heads=heads, activation="none")
+    generator = np.random.default_rng(0)
+    for _ in range(2):
+        image = generator.integers(0, 256, (*rule.size_hw, 3), np.uint8)
+        found = classifier.logits(image)
+        for head in heads:
+            values = probabilities((found[head] if classifier.multi else found)[None], "none")
+            coarse = runner.outputs[head].quantization is not None
+            tolerance = 0.05 if coarse else 1e-3
+            if values.min() < -1e-6 or values.max() > 1 + 1e-6 or abs(float(values.sum()) - 1) > tolerance:
+                return "softmax"
+    return "none"
+
+
+def _file_digest(path: str | os.PathLike[str]) -> str:
+    from visionkit.runtime.files import ModelFile
+
+    return ModelFile(path).digest()
