@@ -107,6 +107,7 @@ def test_a_card_is_held_whole(folder):
         ("exemplar_size = 127", "exemplar_size = true", "`exemplar_size` of [input] (task track) must be an integer."),
         ("exemplar_size = 127", "exemplar_size = 0", "must be positive. Received: 0."),
         ("mean = [0, 0.5, 1]", "mean = [0, 0.5]", "must be [float, float, float]. Received: [0, 0.5]."),
+        ("value = 0.61\noriginal = 0.58", "", "[[metrics]] 1 must have `value` (measured here), `original` (reported)"),
         ("value = 0.61", "value = nan", "`value` of [[metrics]] 1 must be finite. Received: nan."),
         ("[[metrics]]", "[metrics]", "`metrics` of the card must be a list. Received: {'name': 'AUC'"),
         ("tiny.weights.h5", "../tiny.h5", "`file` of [[weights]] 1 must be a path inside the card's folder."),
@@ -126,6 +127,17 @@ def test_a_card_is_held_whole(folder):
         ('network = "tiny"', 'network = "os.system"', "`network` of the card must be the name of a function"),
         ('summary = "a tracker"', 'labels = ["a", 2]', "`labels` must be strings with something in them. Received: 2."),
         ('summary = "a tracker"', 'labels_file = "none.txt"', "`labels_file` 'none.txt' cannot be read"),
+        ('summary = "a tracker"', 'label_set = "all"', "`label_set` must be one of imagenet-1k. Received: 'all'."),
+        (
+            'summary = "a tracker"',
+            'labels = ["a"]\nlabel_set = "imagenet-1k"',
+            "the card must have one of `labels`, `label_set`.",
+        ),
+        (
+            "[options]",
+            "[heads]\na = ['b']\n[options]",
+            "[heads] names the heads of a card to classify without `labels`",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(folder, old, new, message):
@@ -165,6 +177,71 @@ def test_an_image_task_needs_a_size_and_a_resize(tmp_path):
     assert set(INPUT) == set(TASKS)
 
 
+IMAGE = """
+task = "classify"
+network = "n"
+licence = "MIT"
+licence_note = "and more"
+{labels}
+[input]
+size_hw = [224, 288]
+resize = "shortest_side"
+resize_size = 320
+preset = "tf"
+[[metrics]]
+name = "acc@1"
+data = "all of it"
+original = 71
+source = "them"
+"""
+
+
+def test_a_classifier_of_others(tmp_path):
+    path = tmp_path / "card.toml"
+    path.write_text(IMAGE.format(labels='label_set = "imagenet-1k"'))
+    card = read_card(path)
+    assert (len(card.labels), card.labels[0], card.labels[-1]) == (1000, "tench", "toilet tissue")
+    assert card.heads == {}
+    assert card.input["preset"] == "tf"
+    assert card.metrics == (Metric("acc@1", "all of it", None, 71, source="them"),)
+    assert card.licence_note == "and more"
+
+
+def test_a_classifier_of_several_heads(tmp_path):
+    path = tmp_path / "card.toml"
+    path.write_text(IMAGE.format(labels="") + '[heads]\ncolour = ["red", "green"]\nshape = ["round"]\n')
+    card = read_card(path)
+    assert card.heads == {"colour": ("red", "green"), "shape": ("round",)}
+    assert card.labels == ()
+    for wrong in ("colour = []", "[heads.a]\nb = 1", "'a b' = ['c']", "a = [1]"):
+        path.write_text(IMAGE.format(labels="") + f"[heads]\n{wrong}\n")
+        with pytest.raises(RecipeError, match=r"heads\]"):
+            read_card(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('preset = "tf"', 'preset = "tf"\nmean = [0, 0, 0]', "`preset`, which says all of `mean`"),
+        (
+            'preset = "tf"',
+            'preset = "tf"\nstd = [1, 1, 1]\nchannel_order = "rgb"',
+            "says all of `channel_order`, `std`",
+        ),
+        ('preset = "tf"', 'preset = "jax"', "must be one of torch, tf, caffe"),
+        ('preset = "tf"', 'channel_order = "grb"', "must be one of rgb, bgr"),
+        ("resize_size = 320", "resize_size = 287", "`resize_size` of [input] must be at least 288"),
+        ('"shortest_side"', '"stretch"', '`resize_size` of [input] goes with resize = "shortest_side" only'),
+    ],
+)
+def test_rules_of_input_that_exclude_each_other(tmp_path, old, new, message):
+    text = IMAGE.format(labels="").replace(old, new)
+    (tmp_path / "card.toml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        read_card(tmp_path / "card.toml")
+    assert message in caught.value.message
+
+
 def test_a_byte_order_mark_and_crlf_are_no_matter(folder):
     (folder / "card.toml").write_bytes(b"\xef\xbb\xbf" + CARD.replace("\n", "\r\n").encode())
     assert weights.load_card("tiny").licence == "Apache-2.0"
@@ -200,7 +277,8 @@ def test_weights_with_an_address_are_looked_for_where_the_error_says(folder, tmp
     place = tmp_path / "cache" / "weights" / f"{SHA[:8]}-big-abcd.pth"
     with pytest.raises(ModelError) as caught:
         card.weights_path()
-    assert f"Fetch {url} and put it at {place}." in caught.value.message
+    assert "`visionkit models fetch tiny` fetches them" in caught.value.message
+    assert f"put {url} at {place}." in caught.value.message
     place.parent.mkdir(parents=True)
     place.write_bytes(DATA)
     assert card.weights_path() == place

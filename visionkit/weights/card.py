@@ -11,18 +11,24 @@ from typing import Any
 from visionkit.errors import ModelError
 from visionkit.resources import cache_dir
 
-__all__ = ["Card", "Metric", "Trained", "Weights"]
+__all__ = ["Card", "Metric", "Trained", "Weights", "fetched_path", "sha256_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured number: `name` of what is measured on `data`; `original` is what the paper or its authors report."""
+    """One number: `name` of what is measured on `data`.
+
+    Args:
+        value: what `command` gave here, in VisionKit; None if nobody measured it here.
+        original: what the paper or its authors report, and `source`, who they are.
+    """
 
     name: str
     data: str
-    value: float
+    value: float | None = None
     original: float | None = None
     command: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Weights:
         sha256: 64 hexadecimal digits, or torchvision's 8 for an address.
         format: `visionkit` (`.weights.h5` for the card's network), `torchvision`, `keras` or `tflite`.
         bytes: size of the download, if the card tells it.
+        about_bytes: the same from a rounded number.
     """
 
     file: str | None
@@ -42,6 +49,7 @@ class Weights:
     sha256: str
     format: str
     bytes: int | None = None
+    about_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +79,8 @@ class Card:
         input: how an image becomes the network's input; the keys depend on the task (`card_file.INPUT`).
         options: keyword arguments of the task, such as thresholds; what is not given has the task's own value.
         labels: class names by class id; empty for a task without classes.
+        heads: of a classifier with several heads on one trunk, the class names of each; then `labels` is empty.
+        licence: of the weights, as an SPDX identifier; `licence_note` says what it does not.
     """
 
     name: str
@@ -82,6 +92,8 @@ class Card:
     input: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    licence_note: str = ""
     summary: str = ""
     paper: str = ""
     metrics: tuple[Metric, ...] = ()
@@ -102,7 +114,7 @@ class Card:
         path = self.find(entry)
         if path is None:
             raise ModelError("weights-missing", self._missing(entry))
-        found = _sha256(path)
+        found = sha256_of(path)
         if not found.startswith(entry.sha256):
             raise ModelError(
                 "hash-mismatch",
@@ -113,7 +125,7 @@ class Card:
 
     def find(self, entry: Weights) -> Path | None:
         """Where these weights of the card lie on this machine, unchecked; None if they do not."""
-        path = self.folder / entry.file if entry.file else _fetched_path(entry)
+        path = self.folder / entry.file if entry.file else fetched_path(entry)
         return path if path is not None and path.is_file() else None
 
     def state(self) -> str:
@@ -123,7 +135,7 @@ class Card:
         path = self.find(self.weights[0])
         if path is None:
             return "missing"
-        return "ok" if _sha256(path).startswith(self.weights[0].sha256) else "mismatch"
+        return "ok" if sha256_of(path).startswith(self.weights[0].sha256) else "mismatch"
 
     def _pick(self, wanted: str | None) -> Weights:
         for entry in self.weights:
@@ -138,20 +150,21 @@ class Card:
         if entry.file:
             place = self.folder / entry.file
             return f"The card {self.name!r} names the file {place}, which is not there. Install VisionKit again."
-        fetched = _fetched_path(entry) or "the cache folder (set VISIONKIT_CACHE, as there is no home folder)"
+        cached = fetched_path(entry) or "the cache folder (set VISIONKIT_CACHE, as there is no home folder)"
         return (
-            f"The weights of {self.name!r} are not on this machine. Fetch {entry.url} and put it at {fetched}. "
-            "`visionkit models list` shows the models that need nothing."
+            f"The weights of {self.name!r} are not on this machine. `visionkit models fetch {self.name}` fetches them, "
+            f"or put {entry.url} at {cached}. `visionkit models list` shows the models that need nothing."
         )
 
 
-def _fetched_path(entry: Weights) -> Path | None:
+def fetched_path(entry: Weights) -> Path | None:
     """Where weights with an address are kept: the hash is in the name, so that two versions never meet."""
     folder = cache_dir(create=False)
     return None if folder is None else folder / "weights" / f"{entry.sha256[:8]}-{entry.name}"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits; `ModelError` `weights-missing` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
