@@ -5,6 +5,7 @@ of a file would put the module in their place. Importing Keras is the cost, and 
 """
 
 from visionkit.nets.alexnet import alexnet, alexnet_2012
+from visionkit.nets.convolutionize import equals_crops, fully_convolutional, window_grid
 from visionkit.nets.googlenet import googlenet
 from visionkit.nets.inception_v3 import inception_v3
 from visionkit.nets.lenet import lenet5
@@ -18,6 +19,8 @@ from visionkit.nets.vgg import vgg16, vgg19
 __all__ = [
     "alexnet",
     "alexnet_2012",
+    "equals_crops",
+    "fully_convolutional",
     "googlenet",
     "inception_v3",
     "lenet5",
@@ -39,4 +42,5 @@ __all__ = [
     "siamfc_search",
     "vgg16",
     "vgg19",
+    "window_grid",
 ]
