@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from visionkit.geometry.receptive_field import Pair, ReceptiveField, window_reach
+from visionkit.geometry.receptive_field import Pair, ReceptiveField
 from visionkit.inspection import effects
-from visionkit.inspection.effects import Effect
+from visionkit.inspection.behaviour import Behaviour, map_of, reshape, sliding
 from visionkit.inspection.facts import Shape, WindowFacts
 
-__all__ = ["Behaviour", "behaviour_of", "map_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """What a layer does with maps of given sizes."""
-
-    effect: Effect
-    macs: int | None = 0
-    window: WindowFacts | None = None
-
-
-def map_of(shape: Shape) -> Pair:
-    """Height and width of a map (B, H, W, C); (1, 1) for everything else."""
-    return (shape[1] or 0, shape[2] or 0) if len(shape) == 4 else (1, 1)
+__all__ = ["behaviour_of"]
 
 
 def behaviour_of(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
@@ -41,29 +26,6 @@ def behaviour_of(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviou
         if (rule := RULES.get(kind.__name__)) is not None:
             return rule(layer, shapes, result)
     return Behaviour(effects.unknown, None if getattr(layer, "weights", []) else 0)
-
-
-def sliding(
-    map_hw: Pair,
-    kernel: Pair,
-    stride: Pair,
-    *,
-    dilation: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    rounding: str = "floor",
-) -> tuple[Effect, WindowFacts]:
-    """Effect and facts of a window over a map; `padding` is the same before and after, `same` finds its own."""
-    reaches = [
-        window_reach(
-            map_hw[i], kernel[i], stride=stride[i], padding=(padding[i],) * 2, dilation=dilation[i], rounding=rounding
-        )
-        for i in (0, 1)
-    ]
-    (top, bottom), (left, right) = reaches[0].padding, reaches[1].padding
-    facts = WindowFacts(
-        kernel, stride, dilation, (top, bottom, left, right), rounding, (reaches[0].exact, reaches[1].exact)
-    )
-    return effects.local(lambda field: field.window(kernel, stride, (top, left), dilation)), facts
 
 
 def pointwise(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
@@ -191,13 +153,7 @@ def correlation(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour
 
 
 def reshaping(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
-    before, after = map_of(shapes[0]), map_of(result)
-    if before == after:
-        return Behaviour(effects.same)
-    if len(shapes[0]) == 4:
-        spatial = effects.unknown if after != (1, 1) else effects.all_of
-        return Behaviour(spatial if len(result) == 4 else effects.flatten)
-    return Behaviour(effects.join if before == (1, 1) and len(shapes[0]) == 2 else effects.unknown)
+    return reshape(shapes[0], result)
 
 
 def flattening(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:

@@ -9,9 +9,10 @@ import keras
 
 from visionkit.errors import ModelError, UsageError
 from visionkit.geometry.receptive_field import Pair, ReceptiveField
+from visionkit.inspection.behaviour import map_of
 from visionkit.inspection.effects import Trace
 from visionkit.inspection.facts import LayerFacts, Shape, Summary
-from visionkit.inspection.keras_rules import behaviour_of, map_of
+from visionkit.inspection.keras_rules import behaviour_of
 from visionkit.inspection.walk import (
     functional_of,
     is_network,

@@ -34,10 +34,16 @@ def gradient(function: Callable[[Any], Any], at: npt.ArrayLike) -> tuple[Array, 
 def _tensorflow(function: Callable[[Any], Any], point: Any) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(point)
-        value = function(point)
-    return value, tape.gradient(value, point, unconnected_gradients="zero")
+    # As a graph, which leaves out the gradients of the kernels: eagerly TensorFlow 2.21 computes them too, and its
+    # oneDNN aborts the process over that of a 1x1 convolution of stride 2 with a single input channel.
+    @tf.function(autograph=False)
+    def both(point: Any) -> tuple[Any, Any]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            value = function(point)
+        return value, tape.gradient(value, point, unconnected_gradients="zero")
+
+    return both(point)
 
 
 def _jax(function: Callable[[Any], Any], point: Any) -> tuple[Any, Any]:
