@@ -15,9 +15,20 @@ from visionkit.errors import InputError
 from visionkit.io.files import OutputFile, writing_to
 from visionkit.io.line_writer import LineWriter
 from visionkit.io.text import printable_name, safe_text
-from visionkit.structures import Classification, Detections, Frame, Track
+from visionkit.structures import (
+    Classification,
+    DenseClassification,
+    Detections,
+    Frame,
+    MultiClassification,
+    Track,
+)
 
-__all__ = ["JsonlWriter", "frame_row", "json_line", "read_results", "write_json"]
+__all__ = ["ClassNames", "JsonlWriter", "frame_row", "json_line", "read_results", "result_fields", "write_json"]
+
+Result = Detections | Classification | MultiClassification | DenseClassification | Track
+Names = Sequence[str] | Mapping[int, str] | None
+ClassNames = Names | Mapping[str, Sequence[str]]  # by head
 
 # How fine the numbers of a row are. Pixels to 1/100 and scores to 1/10000 are below what any network means;
 # times to a microsecond are finer than any container's clock.
@@ -28,17 +39,19 @@ TIME_DIGITS = 3
 
 def frame_row(
     frame: Frame,
-    result: Detections | Classification | Track | None = None,
+    result: Result | None = None,
     *,
-    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    class_names: ClassNames = None,
+    fields: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> dict[str, Any]:
     """One row of `results.jsonl`: the frame's place and time, and what was found in it.
 
     Args:
         frame: gives index, pts_ms, duration_ms, source and size_hw; a damaged one is marked `"damaged": true`.
-        result: becomes `detections`, `classes` or `track`; None (with `error`) leaves them out.
-        class_names: by class id; an id without a name gets its number as text.
+        result: its `result_fields`; None (with `error`) leaves them out.
+        class_names: as `result_fields`.
+        fields: further entries, of other results or of files written for this frame.
         error: why there is no result for this frame.
     """
     row: dict[str, Any] = {
@@ -50,25 +63,59 @@ def frame_row(
     }
     if frame.damaged:
         row["damaged"] = True
-    if isinstance(result, Detections):
-        row["detections"] = _detection_rows(result, class_names)
-    elif isinstance(result, Classification):
-        row["classes"] = [
-            {**_class(c, class_names), "confidence": _rounded(p, SCORE_DIGITS)}
-            for c, p in zip(result.class_id, result.confidence, strict=True)
-        ]
-    elif isinstance(result, Track):
-        row["track"] = {
-            "xyxy": _xyxy(result.xyxy),
-            "confidence": _rounded(result.confidence, SCORE_DIGITS),
-            "state": result.state,
-        }
+    if result is not None:
+        row.update(result_fields(result, class_names))
+    row.update(fields or {})
     if error is not None:
         row["error"] = error
     return row
 
 
-def _detection_rows(detections: Detections, names: Sequence[str] | Mapping[int, str] | None) -> list[dict[str, Any]]:
+def result_fields(result: object, class_names: ClassNames = None) -> dict[str, Any]:
+    """What a row says of one result: `detections`, `classes`, `heads` or `track`; nothing of what is no result.
+
+    Args:
+        result: a structure; of a `DenseClassification` the classes of the whole image.
+        class_names: by class id, or by head where there are heads; an id without a name gets its number as text.
+    """
+    if isinstance(result, Detections):
+        return {"detections": _detection_rows(result, _of_one_head(class_names))}
+    if isinstance(result, DenseClassification):
+        result = result.overall
+    if isinstance(result, Classification):
+        return {"classes": _class_rows(result, _of_one_head(class_names))}
+    if isinstance(result, MultiClassification):
+        return {"heads": {head: _class_rows(c, _of_head(class_names, head)) for head, c in result.heads.items()}}
+    if isinstance(result, Track):
+        track = {
+            "xyxy": _xyxy(result.xyxy),
+            "confidence": _rounded(result.confidence, SCORE_DIGITS),
+            "state": result.state,
+        }
+        return {"track": track}
+    return {}
+
+
+def _class_rows(result: Classification, names: Names) -> list[dict[str, Any]]:
+    return [
+        {**_class(class_id, names), "confidence": _rounded(confidence, SCORE_DIGITS)}
+        for class_id, confidence in zip(result.class_id, result.confidence, strict=True)
+    ]
+
+
+def _of_head(names: ClassNames, head: str) -> Names:
+    """The names of one head, where they are told by head."""
+    found = names.get(head) if isinstance(names, Mapping) else names  # type: ignore[call-overload]
+    return None if isinstance(found, str) else found
+
+
+def _of_one_head(names: ClassNames) -> Names:
+    """The names of a network's only head, which may be told by its name all the same."""
+    values = list(names.values()) if isinstance(names, Mapping) else []
+    return values[0] if len(values) == 1 and not isinstance(values[0], str) else names  # type: ignore[return-value]
+
+
+def _detection_rows(detections: Detections, names: Names) -> list[dict[str, Any]]:
     rows = [
         {"xyxy": _xyxy(box), "confidence": _rounded(score, SCORE_DIGITS), **_class(class_id, names)}
         for box, score, class_id in zip(detections.xyxy, detections.confidence, detections.class_id, strict=True)
@@ -79,7 +126,7 @@ def _detection_rows(detections: Detections, names: Sequence[str] | Mapping[int, 
     return rows
 
 
-def _class(class_id: Any, names: Sequence[str] | Mapping[int, str] | None) -> dict[str, Any]:
+def _class(class_id: Any, names: Names) -> dict[str, Any]:
     number = int(class_id)
     try:
         name = str(number) if names is None or number < 0 else str(names[number])

@@ -30,6 +30,7 @@ OURS = (
     "annotated",
     "annotated.*",
     "masks",
+    "heatmaps",
     "crops",
     "report.*",
     "coco.json",

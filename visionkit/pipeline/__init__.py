@@ -1,17 +1,24 @@
 """Frames through stages: the overlapped runner, its sinks, and the manifest of a run."""
 
+from visionkit.pipeline.classify import ClassifyStage
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
+from visionkit.pipeline.sinks import Sink
+from visionkit.pipeline.smooth import SMOOTH_S, Smoother
 from visionkit.pipeline.stage import FunctionStage, Item, Stage, TaskStage
 from visionkit.pipeline.threads import network_threads
 from visionkit.pipeline.track import Tracker, TrackStage
 
 __all__ = [
+    "SMOOTH_S",
+    "ClassifyStage",
     "FunctionStage",
     "Item",
     "Line",
     "Reading",
     "RunResult",
+    "Sink",
+    "Smoother",
     "Stage",
     "TaskStage",
     "TrackStage",

@@ -1,12 +1,14 @@
-"""The bounded hand-over between two threads of the runner."""
+"""The bounded hand-over between two threads of the runner, and the order among the workers of one stage."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["ByteQueue", "Cancelled"]
+__all__ = ["ByteQueue", "Cancelled", "Turns"]
 
 T = TypeVar("T")
 
@@ -87,3 +89,55 @@ class ByteQueue(Generic[T]):
         if not self._entries:
             return True
         return len(self._entries) < self.max_items and self.held_bytes + nbytes <= self.max_bytes
+
+
+class Turns:
+    """Keeps the workers of one stage in line: one takes at a time, and they give in the order in which they took.
+
+    Args:
+        workers: how many there are.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._alone = workers == 1
+        self._staying = workers
+        self._inlet = threading.Lock()
+        self._changed = threading.Condition()
+        self._taken = self._given = 0
+        self._cancelled = False
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[int]:
+        """Within, no other worker takes; yields the ticket to give by."""
+        with self._inlet:
+            ticket = self._taken
+            self._taken += 1
+            yield ticket
+
+    @contextlib.contextmanager
+    def giving(self, ticket: int) -> Iterator[None]:
+        """Within, all who took before have given, and nobody else gives. Raises `Cancelled` in a line torn down."""
+        if self._alone:
+            yield
+            return
+        with self._changed:
+            while self._given != ticket and not self._cancelled:
+                self._changed.wait()
+            if self._cancelled:
+                raise Cancelled
+        yield  # not locked: whoever waits for room here must not keep `cancel` out
+        with self._changed:
+            self._given += 1
+            self._changed.notify_all()
+
+    def leave(self) -> bool:
+        """A worker goes home; whether it was the last."""
+        with self._changed:
+            self._staying -= 1
+            return self._staying == 0
+
+    def cancel(self) -> None:
+        """Wake all who wait for their turn with `Cancelled`."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from visionkit.errors import ModelError
-from visionkit.pipeline.buffers import ByteQueue, Cancelled
+from visionkit.pipeline.buffers import ByteQueue, Cancelled, Turns
 from visionkit.pipeline.stage import Item, Stage
 from visionkit.pipeline.threads import quick_handover
 
@@ -30,7 +30,8 @@ class Line:
     was, with its traceback; leaving the loop early stops them as well. No thread outlives the iteration.
 
     Attributes:
-        seconds: time spent inside each stage and in the reader (`decode`), waiting left out.
+        seconds: time spent inside each stage (all its workers together) and in the reader (`decode`), waiting left
+            out.
         exhausted: the reader has given everything it had.
         failed: how many frames were marked with a `ModelError`; `first_failure` is the first of them.
 
@@ -59,6 +60,7 @@ class Line:
         self.exhausted = False
         self.failed = 0
         self.first_failure: ModelError | None = None
+        self._turns: list[Turns] = []
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._failure_lock = threading.Lock()
@@ -70,8 +72,11 @@ class Line:
     def __iter__(self) -> Iterator[Item]:
         threads = [threading.Thread(target=self._guard, args=(self._read,), name="decode", daemon=True)]
         for place, stage in enumerate(self.stages):
-            run = (self._work, stage, self.queues[place], self.queues[place + 1])
-            threads.append(threading.Thread(target=self._guard, args=run, name=stage.name, daemon=True))
+            turns = Turns(stage.workers)
+            self._turns.append(turns)
+            run = (self._work, stage, self.queues[place], self.queues[place + 1], turns)
+            for _ in range(stage.workers):
+                threads.append(threading.Thread(target=self._guard, args=run, name=stage.name, daemon=True))
         last = self.queues[-1]
         with quick_handover():
             for thread in threads:
@@ -106,23 +111,31 @@ class Line:
                 close()
         first.end()
 
-    def _work(self, stage: Stage, inbox: ByteQueue[Item], outbox: ByteQueue[Item]) -> None:
+    def _work(self, stage: Stage, inbox: ByteQueue[Item], outbox: ByteQueue[Item], turns: Turns) -> None:
+        """One worker of a stage: takes items in turn, works on them beside its fellows, hands them on in turn."""
         ended = False
         while not ended:
             items: list[Item] = []
-            while len(items) < stage.batch and not ended:
-                item = inbox.get()
-                if item is None:
-                    ended = True
-                else:
-                    items.append(item)
+            with turns.taking() as ticket:
+                while len(items) < stage.batch and not ended:
+                    item = inbox.get()
+                    if item is None:
+                        ended = True
+                    else:
+                        items.append(item)
+            begin = time.perf_counter()
             if items:
-                begin = time.perf_counter()
                 self._process(stage, items)
-                self.seconds[stage.name] += time.perf_counter() - begin
-            for item in items:
-                outbox.put(item, item.nbytes)
-        outbox.end()
+            busy = time.perf_counter() - begin
+            with turns.giving(ticket):
+                begin = time.perf_counter()
+                if items:
+                    stage.settle(items)
+                self.seconds[stage.name] += busy + time.perf_counter() - begin
+                for item in items:
+                    outbox.put(item, item.nbytes)
+        if turns.leave():
+            outbox.end()
 
     def _process(self, stage: Stage, items: list[Item]) -> None:
         try:
@@ -135,8 +148,9 @@ class Line:
                     self._process(stage, [item])
                 return
             items[0].error = f"{stage.name}: {error.message}"
-            self.failed += 1
-            self.first_failure = self.first_failure or error
+            with self._failure_lock:
+                self.failed += 1
+                self.first_failure = self.first_failure or error
 
     def _guard(self, run: object, *args: object) -> None:
         try:
@@ -152,3 +166,5 @@ class Line:
         self._stop.set()
         for queue in self.queues:
             queue.cancel()
+        for turns in self._turns:
+            turns.cancel()

@@ -111,6 +111,7 @@ def run(
     writing: Writing | None = None,
     draw: Callable[[Item], None] | None = None,
     watch: Callable[[Item], bool | None] | None = None,
+    sinks: Sequence[Sink] = (),
     command: Sequence[str] | None = None,
     progress: bool | None = None,
     fail_fast: bool = False,
@@ -129,6 +130,7 @@ def run(
         draw: draws an item's results onto its image in place; None leaves the frames as they
             are (to write rows only, draw nothing).
         watch: sees every finished item in order, in the calling thread; returning False ends the run as Ctrl-C does.
+        sinks: write further files beside the rows; left out where the rows go to a stream.
         command: what was typed, for `run.json`.
         progress: a bar on stderr; None shows it where stderr is a terminal.
         fail_fast: a model's failure on one frame ends the run.
@@ -140,14 +142,14 @@ def run(
     with contextlib.ExitStack() as cleanup:
         opened = cleanup.enter_context(reading.open(source))
         job = _Job(opened, list(stages), reading, writing, cleanup)
-        job.prepare(task, draw)
+        job.prepare(task, draw, sinks)
         job.flow(watch, ProgressBar(opened.info.name, job.expected(), enabled=progress), fail_fast)
         return job.finish(command)
 
 
 def stream(
     source: str | os.PathLike[str] | bytes,
-    task: Stage | Callable[..., Sequence[Any]],
+    task: Stage | Sequence[Stage] | Callable[..., Sequence[Any]],
     *,
     reading: Reading | None = None,
 ) -> Iterator[tuple[Frame, Any]]:
@@ -155,23 +157,26 @@ def stream(
 
     Args:
         source: as in `run`.
-        task: a stage, or a callable from a list of images to a list of structures.
+        task: a stage, or several, of which the last one's results are yielded; or a callable from a list of images to
+            a list of structures.
         reading: range, stride and limits.
 
     Leaving the loop early ends the threads and closes the source.
     """
-    stage = task if isinstance(task, Stage) else TaskStage(task)
+    stages = list(task) if isinstance(task, Sequence) else [task if isinstance(task, Stage) else TaskStage(task)]
     with contextlib.ExitStack() as cleanup:
         opened = cleanup.enter_context((reading or Reading()).open(source))
         first, frames = _peeked(opened)
         cleanup.callback(frames.close)
-        stage.check(opened.info, first)
-        cleanup.callback(stage.close)
-        stage.setup(opened.info, first)
-        items = iter(Line(frames, [stage], fail_fast=True))
+        for stage in stages:
+            stage.check(opened.info, first)
+        for stage in stages:
+            cleanup.callback(stage.close)
+            stage.setup(opened.info, first)
+        items = iter(Line(frames, stages, fail_fast=True))
         cleanup.callback(items.close)  # type: ignore[attr-defined]
         for item in items:
-            yield item.frame, item.results.get(stage.name)
+            yield item.frame, item.results.get(stages[-1].name)
 
 
 @dataclass
@@ -184,11 +189,13 @@ class _Job:
     writing: Writing
     cleanup: contextlib.ExitStack
     folder: RunFolder | None = None
+    tasks: tuple[Stage, ...] = ()
+    sinks: tuple[Sink, ...] = ()
     sink: Sink | None = None
     rows: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def prepare(self, task: str, draw: Callable[[Item], None] | None) -> None:
+    def prepare(self, task: str, draw: Callable[[Item], None] | None, sinks: Sequence[Sink]) -> None:
         """Everything that can be refused before the first frame flows."""
         self.started = datetime.datetime.now(datetime.UTC)
         begin = time.perf_counter()
@@ -198,6 +205,12 @@ class _Job:
         for stage in self.stages:
             stage.check(self.info, self.first)
         self._open_outputs(task)
+        self.tasks = tuple(self.stages)
+        if self.folder is not None:
+            self.sinks = tuple(sinks)
+            for sink in self.sinks:
+                sink.place = self.folder.path
+            self.stages += self.sinks
         if draw is not None:
             self.stages.append(FunctionStage("draw", draw))
         if self.sink is not None:
@@ -237,14 +250,12 @@ class _Job:
 
     def flow(self, watch: Callable[[Item], bool | None] | None, bar: ProgressBar, fail_fast: bool) -> None:
         """Let the frames through; rows are written here, in the calling thread."""
-        from visionkit.io.results import frame_row
-
         self.line = Line(self.frames, self.stages, fail_fast=fail_fast)
         begin, cpu = time.perf_counter(), time.process_time()
         self.interrupts = self.cleanup.enter_context(Interrupts(self.line.stop))
         with bar:
             for item in self.line:
-                self.rows.write(frame_row(item.frame, _last_result(item), error=item.error))
+                self.rows.write(_row(item, self.tasks))
                 if watch is not None and watch(item) is False:
                     self.interrupts.press()
                 bar.advance()
@@ -263,6 +274,7 @@ class _Job:
         code = self.interrupts.exit_code if interrupted else 0 if sound else EXIT_DAMAGED
         begin = time.perf_counter()
         output = None if self.sink is None else self.sink.finish()
+        self.files = {sink.name: sink.finish() for sink in self.sinks}
         counts = counts_of(report, rows=self.rows.rows, failed=line.failed)
         self.rows.close()
         self.seconds["finish"] = time.perf_counter() - begin
@@ -287,10 +299,12 @@ class _Job:
             "source": source_fields(self.info, report, self.digest.result())
             | {"start_s": self.reading.start_s, "end_s": self.reading.end_s, "vid_stride": self.reading.stride},
             "model": next((told for stage in self.stages if (told := stage.describe()) is not None), None),
+            "settings": {stage.name: told for stage in self.stages if (told := stage.settings()) is not None},
             "counts": counts,
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "events": report.events,
             "annotated": output,
+            "files": self.files,
             "environment": environment(),
         }
         folder = self.folder
@@ -300,9 +314,15 @@ class _Job:
         return folder.publish(partial=status == "interrupted")
 
 
-def _last_result(item: Item) -> Any:
-    """The result of the last stage that has one."""
-    return next(reversed(item.results.values()), None)
+def _row(item: Item, stages: Sequence[Stage]) -> dict[str, Any]:
+    """The row of a frame: what each stage found in it, and the files written for it."""
+    from visionkit.io.results import frame_row, result_fields
+
+    fields: dict[str, Any] = {}
+    for stage in stages:
+        if stage.name in item.results:
+            fields.update(result_fields(item.results[stage.name], stage.class_names))
+    return frame_row(item.frame, fields={**fields, **item.fields}, error=item.error)
 
 
 def _peeked(source: Source) -> tuple[Frame, Generator[Frame, None, None]]:

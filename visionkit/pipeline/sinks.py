@@ -22,10 +22,19 @@ JPEG_QUALITY = 92
 
 
 class Sink(Stage):
-    """A last stage that writes; `finish` completes the output, `close` without it drops what was written."""
+    """A stage that writes files; `finish` completes the output, `close` without it drops what was written.
 
-    def __init__(self) -> None:
-        super().__init__("encode")
+    Given to `run(..., sinks=[...])` it sees each frame after the tasks and before anything is drawn on it. It names
+    its files with `place`, which the run sets before `setup`, and tells of them by `item.fields` in the frame's row.
+
+    Attributes:
+        place: makes the path of a named output (`heatmaps/000012.png`) in the run's staging folder.
+    """
+
+    place: Callable[[str], Path]
+
+    def __init__(self, name: str = "encode") -> None:
+        super().__init__(name)
 
     def finish(self) -> dict[str, Any] | None:
         """Complete the output and say for `run.json` what it is; None where nothing was written."""

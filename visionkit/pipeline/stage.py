@@ -24,11 +24,13 @@ class Item:
     Args:
         frame: what was decoded. Its pixels belong to the runner: a stage behind the last network may draw on them.
         results: what the stages found, by stage name.
+        fields: further entries of the frame's row, such as the name of a file that a sink wrote for it.
         error: why this frame has no (trustworthy) result; None when all went well.
     """
 
     frame: Frame
     results: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -38,21 +40,32 @@ class Item:
 
 
 class Stage:
-    """One step of the line: called with items in order, always from one thread of its own.
+    """One step of the line: called with items in order, from a thread of its own.
 
     A subclass overrides `process`, and the other methods where it needs them. `ModelError` raised by `process` marks
     the frame (its row says why) and the run goes on; any other exception ends the run and reaches the caller.
 
+    A stage whose `process` keeps nothing between calls may have several workers: threads that are each inside
+    `process` with items of their own. What needs the frames' order then belongs into `settle`.
+
     Args:
         name: the key of its results and of its seconds in `run.json`.
         batch: how many items `process` takes at a time; the last batch of a source may be smaller.
+        workers: how many threads call `process`.
+
+    Attributes:
+        class_names: of the class ids in its results, for their rows; by head where there are several.
     """
 
-    def __init__(self, name: str, batch: int = 1) -> None:
-        if batch < 1:
-            raise ValueError(f"`batch` must be a positive integer. Received: batch={batch}.")
+    class_names: Any = None
+
+    def __init__(self, name: str, batch: int = 1, workers: int = 1) -> None:
+        for word, value in (("batch", batch), ("workers", workers)):
+            if value < 1:
+                raise ValueError(f"`{word}` must be a positive integer. Received: {word}={value}.")
         self.name = name
         self.batch = batch
+        self.workers = workers
 
     def check(self, info: MediaInfo, first: Frame) -> None:
         """Refuse a source this stage cannot work on; cheap, before outputs are touched or a model is loaded.
@@ -69,8 +82,18 @@ class Stage:
         """Work on the items in place."""
         raise NotImplementedError
 
+    def settle(self, items: Sequence[Item]) -> None:
+        """Finish what `process` did, in the order of the frames and never from two threads; cheap.
+
+        Items that failed (`error`) come along.
+        """
+
     def describe(self) -> dict[str, Any] | None:
         """The stage's model for `run.json`: name, sha256, runtime, precision; None for a stage without one."""
+        return None
+
+    def settings(self) -> dict[str, Any] | None:
+        """What else its results depend on, for `run.json`; None for nothing."""
         return None
 
     def close(self) -> None:
@@ -98,6 +121,7 @@ class TaskStage(Stage):
     ) -> None:
         super().__init__(name, batch)
         self.task = task
+        self.class_names = getattr(task, "labels", None) or None
 
     def process(self, items: Sequence[Item]) -> None:
         """Run the task on the images of the items and keep one structure for each."""

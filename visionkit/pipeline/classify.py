@@ -1,0 +1,109 @@
+"""The stage that classifies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.pipeline.smooth import Smoother
+from visionkit.pipeline.stage import Item, Stage
+from visionkit.structures import Frame
+
+if TYPE_CHECKING:
+    from visionkit.io import MediaInfo
+    from visionkit.tasks import Classifier
+
+__all__ = ["ClassifyStage"]
+
+WORKERS = 2  # while one waits for the network, another makes the next input
+
+
+class ClassifyStage(Stage):
+    """Classifies every frame, and on a video smooths the probabilities over time.
+
+    A frame that fails keeps its neighbours' results as they are, and adds nothing to the average.
+
+    Args:
+        classifier: a classifier, which stays the caller's to close; or a function that makes one, called when the
+            source and the outputs have proved good, and then closed by the stage.
+        batch: images in one call of the network; as the classifier was compiled for.
+        smooth_s: time constant of the smoothing in seconds; 0 for none (`Smoother`).
+        workers: threads that make inputs and wait for the network.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier | Callable[[], Classifier],
+        *,
+        batch: int | None = None,
+        smooth_s: float = 0.0,
+        workers: int = WORKERS,
+    ) -> None:
+        from visionkit.tasks import Classifier
+
+        self._owned = not isinstance(classifier, Classifier)
+        self._given = classifier
+        if batch is None:
+            batch = classifier.batch if isinstance(classifier, Classifier) else 1
+        super().__init__("classify", batch, workers)
+        self._classifier: Classifier | None = None
+        self._smoother = Smoother(smooth_s)
+
+    def setup(self, info: MediaInfo, first: Frame) -> None:
+        """Load the classifier, unless it was given."""
+        from visionkit.tasks import Classifier
+
+        given = self._given
+        self._classifier = given if isinstance(given, Classifier) else given()
+        self.class_names = self._classifier.labels or None
+        self._smoother.reset()
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Probabilities of each item's image."""
+        classifier = self._ready()
+        with classifier.inputs() as inputs:
+            classifier.rule.batch([item.frame.image for item in items], inputs)
+            found = classifier.infer(inputs, len(items))
+        for place, item in enumerate(items):
+            item.results[self.name] = classifier.row(found, place)
+
+    def settle(self, items: Sequence[Item]) -> None:
+        """Smooth them in the frames' order and keep the most likely."""
+        classifier = self._ready()
+        for item in items:
+            probs: Mapping[str, npt.NDArray[np.float32]] | None = item.results.get(self.name)
+            if probs is not None:
+                item.results[self.name] = classifier.answer(self._smoother(item.frame, probs))
+
+    def describe(self) -> dict[str, Any] | None:
+        """What the classifier says about its model."""
+        return None if self._classifier is None else dict(self._classifier.describe())
+
+    def settings(self) -> dict[str, Any] | None:
+        """Size of the input, batch, smoothing, and what of the answers is kept."""
+        if self._classifier is None:
+            return None
+        rule, options = self._classifier.rule, self._classifier.options
+        return {
+            "size_hw": list(rule.size_hw),
+            "resize": rule.resize,
+            "batch": self.batch,
+            "threads": self._classifier.runner.threads,
+            "smooth_s": self._smoother.tau_s,
+            "topk": options.topk,
+            "conf": options.conf,
+            "classes": None if options.classes is None else list(options.classes),
+        }
+
+    def close(self) -> None:
+        """Close the classifier that `setup` loaded."""
+        if self._owned and self._classifier is not None:
+            self._classifier.close()
+
+    def _ready(self) -> Classifier:
+        if self._classifier is None:
+            raise RuntimeError("`setup` comes before the first frame.")
+        return self._classifier
