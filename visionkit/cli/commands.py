@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("visionkit.cli.demo", "Render a clip with known boxes and follow its object."),
     "train": ("visionkit.cli.train", "Train a model on your own material."),
     "eval": ("visionkit.cli.eval", "Measure a model on annotated data."),
-    "models": ("visionkit.cli.models", "List the model cards, or show one."),
+    "models": ("visionkit.cli.models", "List the model cards, show one, fetch or import its weights."),
     "inspect": ("visionkit.cli.inspect", "Tell what a video, an image or a folder really holds."),
     "doctor": ("visionkit.cli.doctor", "Tell what this machine has: versions, cores, codecs, models."),
 }

@@ -98,6 +98,4 @@ def same_hash(found: str, entry: Weights) -> bool:
 
 def not_the_weights(path: str, found: str, wanted: str, remedy: str) -> ModelError:
     """The error of a file whose sha256 is another than the card's."""
-    return ModelError(
-        "hash-mismatch", f"{path} has the sha256 {found[:16]}…, and the card says {wanted[:16]}…. {remedy}"
-    )
+    return ModelError("hash-mismatch", f"{path} has the sha256 {found[:16]}…, and the card says {wanted}. {remedy}")

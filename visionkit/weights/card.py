@@ -160,7 +160,8 @@ class Card:
 def fetched_path(entry: Weights) -> Path | None:
     """Where weights with an address are kept: the hash is in the name, so that two versions never meet."""
     folder = cache_dir(create=False)
-    return None if folder is None else folder / "weights" / f"{entry.sha256[:8]}-{entry.name}"
+    name = entry.name if entry.sha256[:8] in entry.name else f"{entry.sha256[:8]}-{entry.name}"
+    return None if folder is None else folder / "weights" / name
 
 
 def sha256_of(path: Path) -> str:

@@ -99,6 +99,7 @@ def fetch(card: Card, entry: Weights | None = None, progress: Progress | None = 
         try:
             download.run()
         except (OSError, http.client.HTTPException) as error:
+            _close(error)
             raise ModelError("fetch-failed", f"{entry.url}: {_reason(error)}. {by_hand(card, entry)}") from error
         publish(download.part, final)
     return final
@@ -131,6 +132,7 @@ def make_opener(schemes: tuple[str, ...] = ("https",)) -> urllib.request.OpenerD
     class Redirects(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
             if urlsplit(newurl).scheme not in schemes:
+                fp.close()
                 raise ModelError(
                     "fetch-failed",
                     f"{req.full_url} leads on to {newurl[:200]}, which is not {' or '.join(schemes)}. Nothing was "
@@ -149,6 +151,12 @@ def make_opener(schemes: tuple[str, ...] = ("https",)) -> urllib.request.OpenerD
     for handler in handlers:
         opener.add_handler(handler)
     return opener
+
+
+def _close(error: Exception) -> None:
+    """An answer that is an error holds the connection."""
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
 
 
 def _reason(error: Exception) -> str:
@@ -180,7 +188,10 @@ class _Download:
             self.part.unlink()
             if not continued:  # else what lay here was the beginning of something else: once more from nothing
                 raise not_the_weights(
-                    f"What {self._entry.url} gives is {kind} and", found, self._entry.sha256, "Nothing of it was kept."
+                    f"What {self._entry.url} gives is {kind} and",
+                    found,
+                    self._entry.sha256[:16],
+                    "Nothing of it was kept.",
                 )
 
     def _until_whole(self) -> None:
@@ -194,6 +205,7 @@ class _Download:
                     self.part.unlink(missing_ok=True)
                 elif attempt == ATTEMPTS or not self._worth_another(error, before):
                     raise
+                _close(error)
 
     def _worth_another(self, error: Exception, before: int) -> bool:
         busy = isinstance(error, urllib.error.HTTPError) and error.code in (429, 500, 502, 503, 504)

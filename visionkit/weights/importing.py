@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from visionkit.errors import ModelError
@@ -13,22 +13,33 @@ from visionkit.weights.file_kind import open_size
 from visionkit.weights.loading import build_network, load_weights, weights_format
 from visionkit.weights.torch_zip import read_checkpoint
 
-__all__ = ["import_weights"]
+__all__ = ["import_weights", "try_weights"]
 
 CHUNK = 1 << 20
 
 
-def import_weights(card: Card, path: str | Path, *, allow_other: bool = False) -> Path:
+def try_weights(card: Card, path: Path) -> None:
+    """Build the card's network and load `path` into it."""
+    load_weights(build_network(card), card, path)
+
+
+def import_weights(
+    card: Card,
+    path: str | Path,
+    *,
+    allow_other: bool = False,
+    attempt: Callable[[Card, Path], None] | None = try_weights,
+) -> Path:
     """Path of a copy of the weights `path` in the cache, where the card finds them.
 
-    They are read without executing anything, and loaded into the card's network where Keras is installed, before
-    they are copied.
+    They are read without executing anything, and loaded into the card's network, before they are copied.
 
     Args:
         card: the card they are for.
         path: the file.
         allow_other: also take weights of the card's network that are not the card's own, such as a user's fine-tuned
             checkpoint. They are kept apart, and used by giving the returned path as weights.
+        attempt: loads them into the card's network, or raises; None where Keras is not installed.
 
     Raises:
         ModelError: `hash-mismatch` if they are not the card's and others are not allowed; `model-unsafe`,
@@ -44,8 +55,8 @@ def import_weights(card: Card, path: str | Path, *, allow_other: bool = False) -
     if weights_format(source) == "torchvision":
         read_checkpoint(source)
     final = place_of(entry) if entry is not None else kept_place(f"{card.name}-{found[:8]}-{source.name}")
-    if importlib.util.find_spec("keras") is not None:
-        load_weights(build_network(card), card, source)
+    if attempt is not None:
+        attempt(card, source)
     with lock(final):
         _copy(source, final, found)
     return final
@@ -59,7 +70,7 @@ def _other(card: Card, source: Path, found: str) -> ModelError:
             f"The weights of {card.name!r} came with VisionKit and are not imported. To keep weights of your own for "
             "its network, add --allow-other-weights.",
         )
-    wanted = " or ".join(f"{entry.sha256[:16]}… ({entry.url})" for entry in addresses)
+    wanted = " or ".join(f"{entry.sha256[:16]} ({entry.url})" for entry in addresses)
     return not_the_weights(
         str(source), found, wanted, "If they are your own weights of the same network, add --allow-other-weights."
     )
