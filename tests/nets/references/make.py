@@ -3,7 +3,7 @@
     python tests/nets/references/make.py            # needs torch and torchvision, which the tests do not
 
 One `NAME.json` and one `NAME.npz` a network, in the format that tests/nets/synthetic.py reads. The weights are
-functions of their names; only the running statistics of the normalisations, taken from the first image, are stored
+functions of their names; only the running statistics of the normalisations, taken from the first two images, are stored
 (rounded to half precision before the outputs are computed). Ten classes, and sizes that are neither square nor
 multiples of the networks' strides. Made with torch 2.13.0 and torchvision 0.28.0 on a CPU.
 """
@@ -20,7 +20,7 @@ from torchvision import models
 
 FOLDER = Path(__file__).parent
 CLASSES = 10
-SIZES_HW = ((131, 97), (77, 108))
+IMAGES = ((2, 197, 167), (1, 163, 211))  # how many, height, width
 NETWORKS = {
     "alexnet": {},
     "googlenet": {"init_weights": False, "aux_logits": True},
@@ -53,22 +53,22 @@ def made(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
     return np.zeros(shape, np.float32)
 
 
-def picture(size_hw: tuple[int, int], seed: int) -> np.ndarray:
-    """A smooth random picture, uint8 (H, W, 3)."""
-    coarse = np.random.RandomState(seed).uniform(0, 255, (1, 3, 9, 7)).astype(np.float32)
-    fine = torch.nn.functional.interpolate(torch.from_numpy(coarse), size=size_hw, mode="bicubic")
-    return fine[0].permute(1, 2, 0).numpy().clip(0, 255).round().astype(np.uint8)
+def pictures(count: int, height: int, width: int) -> np.ndarray:
+    """Smooth random pictures, uint8 (B, H, W, 3)."""
+    coarse = np.random.RandomState(height).uniform(0, 255, (count, 3, 9, 7)).astype(np.float32)
+    fine = torch.nn.functional.interpolate(torch.from_numpy(coarse), size=(height, width), mode="bicubic")
+    return fine.permute(0, 2, 3, 1).numpy().clip(0, 255).round().astype(np.uint8)
 
 
-def tensor(image: np.ndarray) -> torch.Tensor:
-    """The network's input: (1, 3, H, W), normalised as ImageNet is."""
+def tensor(images: np.ndarray) -> torch.Tensor:
+    """The network's input: (B, 3, H, W), normalised as ImageNet is."""
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    rgb = (image.astype(np.float32) / 255 - mean) / std
-    return torch.from_numpy(rgb.transpose(2, 0, 1)[None].copy())
+    rgb = (images.astype(np.float32) / 255 - mean) / std
+    return torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy())
 
 
-def calibrate(net: torch.nn.Module, image: np.ndarray) -> None:
-    """Set every normalisation's running statistics to what one image shows it, rounded to half precision."""
+def calibrate(net: torch.nn.Module, images: np.ndarray) -> None:
+    """Set every normalisation's running statistics to what the images show it, rounded to half precision."""
 
     def see(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0]
@@ -77,7 +77,7 @@ def calibrate(net: torch.nn.Module, image: np.ndarray) -> None:
 
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     hooks = [module.register_forward_pre_hook(see) for module in norms]
-    net(tensor(image))
+    net(tensor(images))
     for hook in hooks:
         hook.remove()
 
@@ -92,10 +92,10 @@ def make(name: str, **options: object) -> None:
     }
     values = {key: made(key, tuple(entry["shape"]), entry["kind"]) for key, entry in entries.items()}
     net.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in values.items()})
-    images = [picture(size, seed) for seed, size in enumerate(SIZES_HW)]
-    calibrate(net, images[0])
-    arrays = {f"image_{i}": image for i, image in enumerate(images)}
-    arrays |= {f"logits_{i}": net(tensor(image))[0].numpy() for i, image in enumerate(images)}
+    batches = [pictures(*size) for size in IMAGES]
+    calibrate(net, batches[0])
+    arrays = {f"image_{i}": images for i, images in enumerate(batches)}
+    arrays |= {f"logits_{i}": net(tensor(images)).numpy() for i, images in enumerate(batches)}
     state = net.state_dict()
     for key, entry in entries.items():
         if entry["kind"] == "calibrated":
