@@ -18,6 +18,7 @@ from visionkit.tasks.network import CardNetwork
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
     from visionkit.weights import Card
+    from visionkit.weights.fetch import Progress
 
 __all__ = [
     "DEFAULT_CLASSIFIER",
@@ -26,6 +27,7 @@ __all__ = [
     "classifier_from_file",
     "is_model_file",
     "load_classifier",
+    "read_labels",
 ]
 
 DEFAULT_CLASSIFIER = "mobilenet_v3_large"
@@ -42,6 +44,8 @@ def load_classifier(
     size_hw: tuple[int, int] | None = None,
     weights: str | Path | None = None,
     on_compile: Callable[[], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Classifier:
     """The classifier of a model card or of a model file, compiled for this machine.
@@ -56,6 +60,7 @@ def load_classifier(
         size_hw: of the input, in the place of the card's.
         weights: a file with weights for the card's network in the place of the card's own.
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
+        notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
         options: `topk`, `conf`, `classes` in the place of the card's.
 
     Raises:
@@ -78,7 +83,7 @@ def load_classifier(
         )
     chosen = _options(card, options)
     rule = card_rule(card, size_hw)
-    network = card_network(card, rule, weights=weights, on_build=on_compile)
+    network = card_network(card, rule, weights=weights, on_build=on_compile, notice=notice, progress=progress)
     runner = network.compiled(**how)
     labels = _card_labels(card)
     heads = tuple(labels) if isinstance(labels, Mapping) else None
@@ -143,7 +148,7 @@ def classifier_from_file(
         raise UsageError("preset-unknown", f"preset must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
     if activation not in ("auto", "softmax", "none"):
         raise UsageError("activation-unknown", f"activation must be auto, softmax or none. Received: {activation!r}.")
-    told = _read_labels(labels)
+    told = read_labels(labels)
     runner = compile_model(path, trust=trust, **how)
     try:
         rule = _rule_of(runner, preset, resize, resize_size)
@@ -170,8 +175,7 @@ def is_model_file(name: str | os.PathLike[str]) -> bool:
 
 
 def _card_labels(card: Card) -> Labels:
-    heads = getattr(card, "heads", None)
-    return {head: tuple(names) for head, names in heads.items()} if heads else card.labels
+    return dict(card.heads) or card.labels
 
 
 def _options(card: Card, given: Mapping[str, Any]) -> ClassifyOptions:
@@ -199,7 +203,8 @@ def _check_labels(classifier: Classifier, name: str) -> None:
             raise ModelError("labels-unfit", f"{where} has {count} classes, and there are {len(labels)} labels.")
 
 
-def _read_labels(labels: Sequence[str] | Mapping[str, Sequence[str]] | str | os.PathLike[str]) -> Labels:
+def read_labels(labels: Sequence[str] | Mapping[str, Sequence[str]] | str | os.PathLike[str]) -> Labels:
+    """Class names as given, or those of a text file with one a line. Raises InputError `labels-unreadable`."""
     if isinstance(labels, Mapping):
         return {str(head): tuple(names) for head, names in labels.items()}
     if not isinstance(labels, str | os.PathLike):

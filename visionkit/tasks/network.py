@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from visionkit.runtime import Runner
     from visionkit.weights import Card
+    from visionkit.weights.fetch import Progress
 
-__all__ = ["CardNetwork", "code_digest", "sha256_of"]
+__all__ = ["CardNetwork", "code_digest"]
 
 # What decides the numbers that a network computes: its layers, its architecture, how weights are put into it.
 ROOMS_OF_NETWORKS = ("layers", "nets", "weights")
@@ -31,12 +32,13 @@ class CardNetwork:
         weights: a file with weights in the place of the card's own.
         arguments: further keyword arguments of the function, such as sizes; they go before the card's.
         on_build: called before the network is built, compiled and measured, which takes seconds and happens once.
+        notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
 
     Attributes:
         sha256: of the file with the weights.
 
     Raises:
-        ModelError: the weights are missing, or not what the card says.
+        ModelError: the weights are missing and cannot be fetched, or are not what the card says.
     """
 
     def __init__(
@@ -46,9 +48,14 @@ class CardNetwork:
         weights: str | Path | None = None,
         arguments: Mapping[str, Any] | None = None,
         on_build: Callable[[], None] | None = None,
+        notice: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
+        from visionkit.weights import obtain
+        from visionkit.weights.card import sha256_of
+
         self.card = card
-        self.path = card.weights_path() if weights is None else Path(weights)
+        self.path = obtain(card, notice=notice, progress=progress) if weights is None else Path(weights)
         self.sha256 = sha256_of(self.path)
         self.arguments = {**card.args, **(arguments or {})}
         self._on_build = on_build
@@ -104,6 +111,7 @@ class CardNetwork:
 
         import_keras()
         from visionkit import nets
+        from visionkit.weights import load_weights
 
         function = getattr(nets, self.card.network, None)
         if function is None:
@@ -114,22 +122,8 @@ class CardNetwork:
             raise ModelError(
                 "network-unfit", f"{self.card.name}: {self.card.network} does not take these arguments: {error}"
             ) from error
-        _fill(model, self.card, self.path)
+        load_weights(model, self.card, self.path)
         return model
-
-
-def _fill(model: keras.Model, card: Card, path: Path) -> None:
-    from visionkit import weights
-
-    load_weights = getattr(weights, "load_weights", None)
-    if load_weights is not None:
-        load_weights(model, card, path)
-        return
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError("model-unfit", f"{path.name} does not hold the weights of {card.network}: {reason}") from error
 
 
 @functools.cache
@@ -138,12 +132,3 @@ def code_digest() -> str:
     package = Path(__file__).parents[1]
     files = [file for room in ROOMS_OF_NETWORKS for file in sorted((package / room).glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal digest of a file. Raises ModelError `weights-missing`."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError("weights-missing", f"The weights {path} cannot be read: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""Structures drawn over an image, legible at any size of it."""
+"""Tracks over an image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from visionkit.draw.common import INK, SHADOW, Color, Image, draw_text, line_width, text_style
 from visionkit.structures import Track, TrackState
 
 __all__ = ["STATE_COLORS", "TrackDrawer", "draw_track"]
-
-Image = npt.NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 # BGR. Told apart by lightness as well as by hue, so that they stay apart for colour-blind eyes and in grey.
 STATE_COLORS: MappingProxyType[TrackState, Color] = MappingProxyType(
@@ -27,9 +24,6 @@ STATE_COLORS: MappingProxyType[TrackState, Color] = MappingProxyType(
         "reacquired": (250, 190, 70),
     }
 )
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-INK: Color = (24, 20, 16)
-SHADOW: Color = (20, 20, 20)
 
 
 def draw_track(
@@ -89,11 +83,6 @@ class TrackDrawer:
         draw_track(image, track, self.label, trail=self._centers, in_place=True)
 
 
-def line_width(size_hw: tuple[int, ...]) -> int:
-    """Width of lines in pixels for an image of this size: 1 at 240 lines, 2 at 480, 3 at 720, 4 at 1080, 8 at 2160."""
-    return max(1, round(min(size_hw[0], size_hw[1] * 9 / 12) / 256))
-
-
 def _solid_box(canvas: Image, box: tuple[int, int, int, int], color: Color, width: int) -> None:
     cv2.rectangle(canvas, box[:2], box[2:], color, width, _line_type(width))
 
@@ -135,15 +124,11 @@ def _draw_trail(canvas: Image, trail: Sequence[tuple[float, float]], color: Colo
 def _draw_chip(canvas: Image, box: tuple[int, int, int, int], text: str, color: Color, width: int) -> None:
     """A filled label on the box: above it, or inside along its top where there is no room above."""
     height, span = canvas.shape[:2]
-    text = "".join(char if " " <= char <= "~" else "?" for char in text)
-    scale = max(0.4, 0.2 + 0.2 * width)
-    pen = max(1, round(scale * 1.4))
-    (text_w, text_h), base = cv2.getTextSize(text, FONT, scale, pen)
-    pad = max(2, round(3 * scale) + 1)
-    chip_w, chip_h = text_w + 2 * pad, text_h + base + 2 * pad
+    style = text_style(width)
+    chip_w, chip_h = style.size(text)
     left = int(np.clip(box[0] - width // 2, 0, max(0, span - chip_w)))
     top = box[1] - width // 2 - chip_h
     if top < 0:
         top = int(np.clip(box[1] + width, 0, max(0, height - chip_h)))
     cv2.rectangle(canvas, (left, top), (left + chip_w, top + chip_h), color, -1)
-    cv2.putText(canvas, text, (left + pad, top + pad + text_h), FONT, scale, INK, pen, cv2.LINE_AA)
+    draw_text(canvas, text, (left, top), INK, style)

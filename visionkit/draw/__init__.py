@@ -1,0 +1,7 @@
+"""Structures drawn over an image, legible at any size of it."""
+
+from visionkit.draw.classes import draw_classes
+from visionkit.draw.common import line_width
+from visionkit.draw.track import STATE_COLORS, TrackDrawer, draw_track
+
+__all__ = ["STATE_COLORS", "TrackDrawer", "draw_classes", "draw_track", "line_width"]
