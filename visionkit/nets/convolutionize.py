@@ -21,7 +21,6 @@ from visionkit.nets.crop_windows import (
     GLOBAL_POOLING,
     Survey,
     Value,
-    WindowGrid,
     crop_input,
     equals_crops,
     refusal,
@@ -33,7 +32,7 @@ from visionkit.nets.crop_windows import (
 )
 from visionkit.nets.layer_steps import is_pointwise, step_of
 
-__all__ = ["WindowGrid", "equals_crops", "fully_convolutional", "window_grid"]
+__all__ = ["equals_crops", "fully_convolutional", "window_grid"]
 
 Size = tuple[int, int]
 Matrix = npt.NDArray[np.float64]

@@ -10,29 +10,15 @@ import keras
 from keras import layers
 
 from visionkit.errors import ModelError
+from visionkit.geometry.window_grid import WindowGrid
 from visionkit.nets.layer_steps import step_of
 
-__all__ = ["ADAPTIVE", "GLOBAL_POOLING", "Value", "WindowGrid", "equals_crops", "refusal", "window_grid"]
+__all__ = ["ADAPTIVE", "GLOBAL_POOLING", "Value", "equals_crops", "refusal", "window_grid"]
 
 Size = tuple[int, int]
 
 GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 ADAPTIVE = "AdaptiveAveragePooling2D"  # ours and Keras's
-
-
-@dataclass(frozen=True)
-class WindowGrid:
-    """Where the windows of a dense classifier lie: window (r, c) has its corner at `(r, c) * stride_hw`.
-
-    Args:
-        window_hw: size of the crop that the classifier takes, in pixels.
-        stride_hw: from one window to the next, in pixels.
-        edge: why a window's answer is not that of its crop, naming the first layer that is to blame; None where it is.
-    """
-
-    window_hw: Size
-    stride_hw: Size
-    edge: str | None
 
 
 def equals_crops(model: keras.Model) -> tuple[bool, str]:
