@@ -100,3 +100,81 @@ def test_the_shipped_cards_can_be_listed_and_shown(capsys):
     for card in json.loads(capsys.readouterr().out):
         assert run(["models", "show", card["name"]]) == 0
         assert card["licence"] in capsys.readouterr().out
+
+
+def test_numbers_of_others_and_their_terms(cards, capsys):
+    path = cards / "away" / "card.toml"
+    text = path.read_text().replace("value = 0.61\noriginal = 0.5", 'original = 0.7\nsource = "them, not us"')
+    path.write_text(text.replace('licence = "Apache-2.0"', 'licence = "MIT"\nlicence_note = "and ask the owner"'))
+    assert run(["models", "list"]) == 0
+    assert "away  track  21.0 MB  AUC 0.7 (four clips), reported  MIT + terms  no\n" in capsys.readouterr().out
+    assert run(["models", "show", "away"]) == 0
+    out = capsys.readouterr().out
+    assert "AUC 0.7 (four clips); reported by them, not us\n" in out
+    assert "and ask the owner" in out
+
+
+def test_fetch_says_what_comes_and_where_it_lies(cards, capsys, monkeypatch):
+    from visionkit.cli import models
+
+    asked = []
+
+    def fetch(card, entry, progress):
+        asked.append((card.name, entry.url))
+        progress(10, 20)
+        return cards / "x"
+
+    monkeypatch.setattr(models, "fetch", fetch)
+    assert run(["models", "fetch", "away", "here"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "Fetching away: 21.0 MB from example.org, licence Apache-2.0\n"
+    assert printed.out == f"{cards / 'x'}\nhere: came with VisionKit, nothing to fetch.\n"
+    assert asked == [("away", "https://example.org/w.h5")]
+
+
+def test_fetch_without_a_network_tells_the_way_by_hand(cards, capsys, monkeypatch, tmp_path):
+    def closed(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", closed)
+    assert run(["models", "fetch", "away"]) == 5
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith(
+        "visionkit: error[fetch-failed]: https://example.org/w.h5: the connection failed (no network)."
+    )
+    assert f"in the folder {tmp_path / 'cache' / 'weights'} under the name" in err
+    assert err.endswith("No download is needed for: here.")
+
+
+def test_import_checks_the_hash_before_anything_else(cards, capsys, tmp_path):
+    brought = tmp_path / "brought.h5"
+    brought.write_bytes(b"other")
+    assert run(["models", "import", "away", str(brought)]) == 5
+    assert "error[hash-mismatch]" in capsys.readouterr().err
+    assert run(["models", "import", "away", str(brought), "--allow-other-weights"]) == 5
+    assert "holds no weights that can be read here: it is text (5 bytes)" in capsys.readouterr().err
+    assert run(["models", "import", "away", str(tmp_path / "none")]) == 5
+    assert "error[weights-missing]" in capsys.readouterr().err
+
+
+def test_import_tries_the_network_and_keeps_a_copy(tmp_path, monkeypatch, capsys):
+    """The whole way: a checkpoint of the right hash for a shipped network, found by the card afterwards."""
+    from tests.weights.keras_nets import torch_state
+    from tests.weights.torch_files import write_checkpoint
+    from visionkit import nets
+    from visionkit.weights import load_card
+
+    path = write_checkpoint(tmp_path / "mine.pth", torch_state(nets.resnet18(), "fc"))
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    shipped = load_card("resnet18").folder
+    folder = tmp_path / "models" / "resnet18"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text((shipped / "card.toml").read_text().replace("f37072fd", sha))
+    monkeypatch.setattr(registry, "models_dir", lambda: tmp_path / "models")
+    monkeypatch.setenv("VISIONKIT_CACHE", str(tmp_path / "cache"))
+    assert run(["models", "import", "resnet18", str(path)]) == 0
+    kept = tmp_path / "cache" / "weights" / f"resnet18-{sha}.pth"
+    assert capsys.readouterr().out == f"{kept}\n"
+    assert kept.read_bytes() == path.read_bytes()
+    assert run(["models", "list"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("yes")

@@ -6,10 +6,11 @@ import importlib
 import inspect
 import json
 
+import numpy as np
 import pytest
 
 from visionkit.resources import models_dir
-from visionkit.weights import card_names, load_card
+from visionkit.weights import build_network, card_names, load_card, load_weights
 
 NAMES = card_names()
 
@@ -33,6 +34,17 @@ def test_card_is_whole(name):
             assert card.licence_note, "weights of others: say what their authors say"
         if entry.file:
             assert card.weights_path(entry.format).stat().st_size <= 6_000_000
+
+
+BUNDLED = [name for name in NAMES if any(entry.format == "visionkit" for entry in load_card(name).weights)]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_weights_fill_their_network(name):
+    card = load_card(name)
+    model = build_network(card)
+    load_weights(model, card)
+    assert all(np.isfinite(np.asarray(variable)).all() for variable in model.variables)
 
 
 @pytest.mark.parametrize("name", NAMES)

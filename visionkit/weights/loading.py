@@ -136,7 +136,9 @@ def _load_own(model: keras.Model, card: Card, path: Path, facts: Hdf5Facts) -> N
             return
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-    listed = "; ".join(misfits[:MAX_LISTED]) + (f"; and {len(misfits) - MAX_LISTED} more" * (len(misfits) > MAX_LISTED))
+    listed = "; ".join(misfits[:MAX_LISTED])
+    if len(misfits) > MAX_LISTED:
+        listed += f"; and {len(misfits) - MAX_LISTED} more"
     raise ModelError("model-unfit", f"{path.name} does not hold the weights of {card.network}: {listed or reason}.")
 
 
@@ -148,11 +150,10 @@ def _misfits(model: keras.Model, facts: Hdf5Facts) -> list[str]:
     """
     theirs = _file_layers(facts)
     ours = {
-        layer.path if hasattr(layer, "path") else layer.name: [tuple(item.shape) for item in layer.weights]
+        layer.name: [tuple(item.shape) for item in layer.weights]
         for layer in model._flatten_layers(include_self=False, recursive=True)
         if layer.weights and not getattr(layer, "_layers", None)
     }
-    ours = {name.rpartition("/")[2]: shapes for name, shapes in ours.items()}
     if _shapes(theirs) == _shapes(ours):
         return []
     lines = [f"{name} is missing in the file" for name in ours if name not in theirs]
