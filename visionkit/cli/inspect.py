@@ -1,149 +1,117 @@
-"""`visionkit inspect`: what a source says of itself, and with `--count` what it really holds."""
+"""`visionkit inspect`: what a model is made of, or what a video, an image or a folder really holds."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import difflib
+import os
+from pathlib import Path
+from typing import Any
 
 import click
 
-from visionkit.cli.text import emit, emit_json, examples, file_size, tell
+from visionkit.cli.text import examples
+from visionkit.errors import UsageError
 
-if TYPE_CHECKING:
-    from visionkit.io import MediaInfo, Source
+__all__ = ["command", "is_model"]
 
-__all__ = ["command"]
+MODEL_SUFFIXES = (".keras", ".tflite", ".onnx", ".h5", ".hdf5", ".pth", ".pt")
+OF_MODELS = (
+    "imgsz", "activations", "filters", "explain", "class_name", "method", "layer", "preset", "out", "overwrite",
+    "trust_model",
+)  # fmt: skip
 
-EXIT_DAMAGED = 4
-# Containers round times to their own ticks, to milliseconds at the coarsest (Matroska): 33, 33, 34 ms is a steady rate.
-STEADY_MS = 2.0
 
-
-@click.command(epilog=examples("visionkit inspect clip.mp4", "visionkit inspect --count --json clip.mp4"))
-@click.argument("media", type=click.Path())
-@click.option("--count", is_flag=True, help="Decode everything: true number of frames, their times, any damage.")
+@click.command(
+    epilog=examples(
+        "visionkit inspect clip.mp4",
+        "visionkit inspect --count --json clip.mp4",
+        "visionkit inspect resnet50 --imgsz 480,640",
+        "visionkit inspect model.tflite --json",
+        "visionkit inspect resnet50 --filters filters.png",
+        "visionkit inspect resnet50 --explain cat.jpg --class tabby --out tabby.png",
+    )
+)
+@click.argument("target", metavar="MODEL|MEDIA", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--max-pixels", type=click.IntRange(min=1), default=100_000_000, help="Refuse larger frames.")
-def command(media: str, count: bool, as_json: bool, max_pixels: int) -> int:
-    """Tell what MEDIA really holds: a video, an image, a folder or a glob of images.
+@click.option("--count", is_flag=True, help="MEDIA: decode everything; true number of frames, their times, damage.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=100_000_000,
+    metavar="N",
+    help="Refuse larger frames and images.  [default: 100 million]",
+)
+@click.option(
+    "--imgsz",
+    multiple=True,
+    metavar="N|H,W",
+    help="MODEL: reckon with images of this size; NAME=H,W for one of several inputs.",
+)
+@click.option("--activations", metavar="IMAGE|FOLDER", help="MODEL: dead and saturated units over these images.")
+@click.option("--filters", metavar="PNG", help="MODEL: draw the first convolution's filters into this file.")
+@click.option("--explain", metavar="IMAGE", help="MODEL: draw where the evidence for a class lies.")
+@click.option("--class", "class_name", metavar="NAME|ID", help="Class to explain; [HEAD:]NAME.  [default: the best]")
+@click.option(
+    "--method",
+    type=click.Choice(["gradcam", "guided"]),
+    help="gradcam: coarse, about the class; guided: down to pixels, more about the image.  [default: gradcam]",
+)
+@click.option("--layer", metavar="NAME", help="Whose map gradcam weighs.  [default: the last map]")
+@click.option(
+    "--preset",
+    type=click.Choice(["torch", "tf", "caffe", "unit", "raw"]),
+    help="How levels reach a network that has no card.  [default: raw, 0 to 255]",
+)
+@click.option("--out", metavar="PNG", help="Where --explain draws.  [default: IMAGE-explained.png, in this folder]")
+@click.option("--overwrite", is_flag=True, help="Replace pictures that are there.")
+@click.option("--trust-model", is_flag=True, help="A SavedModel may run code: load it, for the whole table.")
+def command(target: str, as_json: bool, count: bool, max_pixels: int, **options: Any) -> int:
+    """Tell what MODEL is made of, or what MEDIA really holds.
 
-    Declared numbers are the container's word and may be wrong; --count decodes every frame and tells the true ones.
-    Exit code 4 means that --count met damage.
+    MODEL is a card's name or folder, a .keras, a .tflite or a SavedModel: one line for each layer with its output size,
+    parameters, multiply-adds, receptive field, stride, padding and centre. MEDIA is a video, an image, a folder or a
+    glob of images; its declared numbers may be wrong, --count tells the true ones (exit code 4: it met damage).
     """
-    from visionkit.io import open_source
-
-    with open_source(media, max_pixels=max_pixels) as source:
-        facts = _declared(source.info)
+    if is_model(target):
         if count:
-            facts |= {"counted": _counted(source)}
-        complete = source.report.complete
-        summary = source.report.summary()
-    if as_json:
-        emit_json(facts)
-    else:
-        for line in _lines(facts):
-            emit(line)
-    if count and not complete:
-        return tell("input-damaged", f"{source.info.name}: {summary}.", EXIT_DAMAGED)
-    return 0
+            raise UsageError("option-unfit", f"--count is for videos and images; {target!r} is a model.")
+        from visionkit.cli.inspect_model import Request, inspect_model
+
+        return inspect_model(Request(target, as_json=as_json, max_pixels=max_pixels, **options))
+    if given := [name for name in OF_MODELS if options[name]]:
+        option = {"class_name": "--class"}.get(given[0], "--" + given[0].replace("_", "-"))
+        raise UsageError("option-unfit", f"{option} is for models; {target!r} is none: {_known(target)}")
+    from visionkit.cli.inspect_media import inspect_media
+
+    return inspect_media(target, count=count, as_json=as_json, max_pixels=max_pixels)
 
 
-def _declared(info: MediaInfo) -> dict[str, Any]:
-    """What the source says of itself, as JSON can hold it."""
-    facts = asdict(info)
-    return {"name": facts.pop("name"), "kind": facts.pop("kind"), **facts, "path": info.name if info.path else None}
+def is_model(target: str) -> bool:
+    """Whether `target` means a model: by its suffix, by what its folder holds, or as a card's name.
+
+    Raises:
+        UsageError: `unknown-target`; it is a word that names neither a card nor a file.
+    """
+    from visionkit.weights.registry import card_names
+
+    path = Path(target)
+    if path.name == "card.toml" or path.suffix.lower() in MODEL_SUFFIXES:
+        return True
+    if os.path.lexists(target):
+        if (path / "saved_model.pb").is_file():
+            return True
+        # the name of a card is the card, as everywhere: ./NAME is the folder
+        return (path / "card.toml").is_file() or (target in card_names() and not path.is_file())
+    if target in card_names():
+        return True
+    if target.isidentifier():
+        raise UsageError("unknown-target", f"{target!r} is neither a file nor a folder, nor a model: {_known(target)}")
+    return False
 
 
-def _counted(source: Source) -> dict[str, Any]:
-    """What reading every frame finds."""
-    times: list[tuple[int, float]] = []
-    sizes: dict[tuple[int, int], int] = {}
-    for frame in source:
-        sizes[frame.size_hw] = sizes.get(frame.size_hw, 0) + 1
-        if frame.pts_ms is not None:
-            times.append((frame.index, frame.pts_ms))
-    report = source.report
-    return {
-        "frames": report.frames,
-        "damaged": report.damaged,
-        "skipped": report.skipped,
-        "ended_early": report.ended_early,
-        "sizes_hw": [{"size_hw": list(size), "frames": frames} for size, frames in sizes.items()],
-        **_timing(times),
-        "events": report.events,
-        "failures": report.failures,
-    }
+def _known(target: str) -> str:
+    from visionkit.weights.registry import card_names
 
-
-def _timing(times: list[tuple[int, float]]) -> dict[str, Any]:
-    """First and last time, and whether frames come at a steady rate; `times` are (index, milliseconds), in order."""
-    found: dict[str, Any] = {
-        "first_pts_ms": times[0][1] if times else None,
-        "last_pts_ms": times[-1][1] if times else None,
-    }
-    # Only from neighbour to neighbour: where a frame was lost, the gap says nothing about the rate.
-    gaps = [after[1] - before[1] for before, after in itertools.pairwise(times) if after[0] == before[0] + 1]
-    if gaps:
-        found["gap_ms"] = {"smallest": round(min(gaps), 3), "largest": round(max(gaps), 3)}
-        found["variable_rate"] = max(gaps) - min(gaps) > STEADY_MS
-    return found
-
-
-def _lines(facts: dict[str, Any]) -> list[str]:
-    counted = facts.get("counted")
-    rows = [
-        ("name", facts["name"]),
-        ("kind", facts["kind"]),
-        ("container", facts["container"]),
-        ("codec", _joined(facts["codec"], facts["pixel_format"])),
-        ("size", _size(facts["size_hw"])),
-        ("rotated", f"{facts['rotation']}° clockwise, to stand upright" if facts["rotation"] else None),
-        ("rate", f"{facts['fps']:.3f} frames/s on average, as declared" if facts["fps"] else None),
-        ("duration", f"{facts['duration_ms'] / 1000:.3f} s, as declared" if facts["duration_ms"] else None),
-        ("times", "made from the index: the file has none" if facts["timing"] == "synthetic" else None),
-        ("frames", _frames(facts["frame_count"], counted)),
-        ("sound", "yes" if facts["has_audio"] else "no" if facts["kind"] == "video" else None),
-        ("bytes", file_size(facts["size_bytes"]) if facts["size_bytes"] is not None else None),
-        ("read with", facts["backend"] or None),
-    ]
-    if counted is not None:
-        rows += _counted_rows(counted)
-    return [f"{name:<10}{value}" for name, value in rows if value is not None]
-
-
-def _counted_rows(counted: dict[str, Any]) -> list[tuple[str, str | None]]:
-    rows: list[tuple[str, str | None]] = []
-    if "gap_ms" in counted:
-        kind = "variable" if counted["variable_rate"] else "steady"
-        gap = counted["gap_ms"]
-        rows += [
-            ("pace", f"{kind}: {gap['smallest']:g} to {gap['largest']:g} ms from frame to frame"),
-            ("from, to", f"{counted['first_pts_ms']:.3f} ms, {counted['last_pts_ms']:.3f} ms"),
-        ]
-    if len(counted["sizes_hw"]) > 1:
-        rows += [("sizes", ", ".join(f"{_size(e['size_hw'])}: {e['frames']}" for e in counted["sizes_hw"]))]
-    rows += [("damaged", f"{counted['damaged']} frames") if counted["damaged"] else ("damaged", None)]
-    rows += [("lost", f"{counted['skipped']} frames") if counted["skipped"] else ("lost", None)]
-    rows += [("ends", "early: the data stops before the declared end") if counted["ended_early"] else ("ends", None)]
-    rows += [("event", _event(event)) for event in counted["events"]]
-    rows += [("failed", f"{failure['name']}: {failure['reason']}") for failure in counted["failures"]]
-    return rows
-
-
-def _event(event: dict[str, Any]) -> str:
-    facts = ", ".join(f"{key} {value}" for key, value in event.items() if key != "event")
-    return f"{event['event']}: {facts}" if facts else str(event["event"])
-
-
-def _frames(declared: int | None, counted: dict[str, Any] | None) -> str:
-    word = "not declared" if declared is None else f"{declared} declared"
-    return f"{word} (--count tells the true number)" if counted is None else f"{counted['frames']} decoded, {word}"
-
-
-def _size(size_hw: Any) -> str | None:
-    return None if size_hw is None else f"{size_hw[1]} x {size_hw[0]} (width x height)"
-
-
-def _joined(*words: str | None) -> str | None:
-    return ", ".join(word for word in words if word) or None
+    near = difflib.get_close_matches(Path(target).name, card_names(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}`visionkit models list` tells the models' names."

@@ -14,7 +14,7 @@ from visionkit.inspection.activations import activation_of
 from visionkit.inspection.running import run
 from visionkit.inspection.walk import functional_of, name_of, nodes_of
 
-__all__ = ["METHODS", "Explanation", "explain", "explained_layer"]
+__all__ = ["METHODS", "Explanation", "best_class", "explain", "explained_layer"]
 
 Array = npt.NDArray[np.float32]
 # From a function of a tensor and a point to the function's value there and the gradient of its sum.
@@ -69,6 +69,13 @@ def explain(
     layer = explained_layer(model, image, layer)
     heat, score = _gradcam(model, image, class_id, gradient, layer, head)
     return Explanation(heat, layer, score)
+
+
+def best_class(model: keras.Model, image: Array, *, head: str | None = None) -> int:
+    """The class that scores best in `image` (H, W, C), as the network takes it."""
+    scores = _scores(run(model, [image[None]]), head, model.name)
+    mean = np.asarray(keras.ops.convert_to_numpy(scores), np.float32)
+    return int(mean.reshape(-1, mean.shape[-1]).mean(axis=0).argmax())
 
 
 def explained_layer(model: keras.Model, image: Array, wanted: str | None) -> str:
@@ -139,6 +146,13 @@ def _guided(
 
 def _logit(outputs: Any, class_id: int, head: str | None, name: str) -> Any:
     """The class's own score; a dense map's is the mean over its positions."""
+    scores = _scores(outputs, head, name)
+    if not 0 <= class_id < scores.shape[-1]:
+        raise UsageError("class-unknown", f"{name!r} has the classes 0 to {scores.shape[-1] - 1}, no {class_id}.")
+    return keras.ops.mean(scores[..., class_id])
+
+
+def _scores(outputs: Any, head: str | None, name: str) -> Any:
     if isinstance(outputs, dict):
         head = head or ("logits" if "logits" in outputs else next(iter(outputs)))
         if head not in outputs:
@@ -148,9 +162,7 @@ def _logit(outputs: Any, class_id: int, head: str | None, name: str) -> Any:
         outputs = outputs[0]
     if len(outputs.shape) not in (2, 4):
         raise ModelError("model-unfit", f"{name!r} gives {tuple(outputs.shape)}, no class scores.")
-    if not 0 <= class_id < outputs.shape[-1]:
-        raise UsageError("class-unknown", f"{name!r} has the classes 0 to {outputs.shape[-1] - 1}, no {class_id}.")
-    return keras.ops.mean(outputs[..., class_id])
+    return outputs
 
 
 def _unit(heat: Array) -> Array:

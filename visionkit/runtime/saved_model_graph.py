@@ -16,7 +16,24 @@ __all__ = ["SavedModelFacts", "read_saved_model"]
 
 MAX_BYTES = 2 << 30  # a protocol buffer holds no more
 # Operations that reach beyond the model's own tensors; those of the checkpoint (SaveV2, RestoreV2) are in every file.
-REACHING = ["ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "Print", "PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaCallModule", "TextLineDataset", "TFRecordDataset", "FixedLengthRecordDataset", "ReaderReadV2", "WholeFileReaderV2"]
+REACHING = frozenset(
+    {
+        "EagerPyFunc",
+        "FixedLengthRecordDataset",
+        "MatchingFiles",
+        "Print",
+        "PrintV2",
+        "PyFunc",
+        "PyFuncStateless",
+        "ReadFile",
+        "ReaderReadV2",
+        "TFRecordDataset",
+        "TextLineDataset",
+        "WholeFileReaderV2",
+        "WriteFile",
+        "XlaCallModule",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +90,7 @@ def read_saved_model(path: Path) -> SavedModelFacts:
         variables=variables,
         parameters=sum(math.prod(shape) for shape in variables.values()),
         operations=dict(counts.most_common()),
-        reaching=tuple(kind for kind in REACHING if kind in counts),
+        reaching=tuple(sorted(REACHING & set(counts))),
         bytes=sum(part.stat().st_size for part in path.rglob("*") if part.is_file()),
     )
 
