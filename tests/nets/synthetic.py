@@ -62,7 +62,8 @@ def make_tensor(name: str, entry: dict, arrays: dict[str, np.ndarray]) -> np.nda
     elif kind == "zeros":
         return np.zeros(shape, np.int64)
     elif kind == "calibrated":
-        values = arrays[f"bn/{name}"]
+        # heads that only training runs were never calibrated
+        values = arrays.get(f"bn/{name}", np.full(shape, float(name.endswith("running_var"))))
     else:
         raise ValueError(f"unknown kind {kind!r} of {name}")
     return np.asarray(values, np.float32)
