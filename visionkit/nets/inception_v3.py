@@ -1,4 +1,4 @@
-"""Inception-v3: Szegedy et al., Rethinking the inception architecture for computer vision, CVPR 2016, by torchvision."""
+"""Inception-v3 as torchvision has it: Szegedy et al., Rethinking the inception architecture, CVPR 2016."""
 
 from __future__ import annotations
 
