@@ -18,32 +18,57 @@ if TYPE_CHECKING:
 __all__ = ["load", "run", "stream"]
 
 
-def load(name: str | os.PathLike[str], **options: Any) -> Any:
-    """The task of a model card, ready for images; for a card of the task `track`, a tracker.
+def load(name: str | os.PathLike[str], *, task: str | None = None, **options: Any) -> Any:
+    """The task of a model card or of a model file, ready for images: a classifier, or a tracker.
 
     Args:
-        name: a card's name (`visionkit models list`), or the path of a folder with a `card.toml`.
-        options: settings of the task that differ from the card's.
+        name: a card's name (`visionkit models list`), the path of a folder with a `card.toml`, or with `task` a
+            `.keras`, `.tflite`, `.onnx` or SavedModel.
+        task: `classify` or `track`; a card says it itself.
+        options: of `visionkit.tasks.load_classifier` or `load_tracker`: `runtime`, `precision`, `threads`, `batch` …,
+            settings of the task that differ from the card's, and what must be told of a model file: `labels`, `preset`,
+            `resize` (`visionkit.tasks.load_classify.classifier_from_file`).
 
     Raises:
-        ModelError: there is no such card, or its weights are missing or not what the card says.
+        ModelError: there is no such card or file, or its weights are missing or not what the card says.
         RecipeError: the card does not fit its schema.
+        UsageError: a model file without `task`.
     """
-    from visionkit.weights import load_card
-
     with explained():
-        card = load_card(name)
-        if card.task != "track":
-            raise ModelError(
-                "task-unsupported", f"The card {card.name!r} is for `{card.task}`; this version runs the task `track`."
-            )
         from visionkit import tasks
 
-        return tasks.load_tracker(name, **options)
+        loaders: dict[str, Callable[..., Any]] = {"classify": tasks.load_classifier, "track": tasks.load_tracker}
+        found = _task_of(name, task)
+        if found not in loaders or task not in (None, found):
+            raise ModelError(
+                "task-unsupported",
+                f"The model {os.fspath(name)!r} is for `{found}`; {_asked(task)} `{'`, `'.join(loaders)}`.",
+            )
+        return loaders[found](name, **options)
+
+
+def _asked(task: str | None) -> str:
+    return "this version runs" if task is None else f"asked for `{task}`. This version runs"
+
+
+def _task_of(name: str | os.PathLike[str], task: str | None) -> str:
+    from visionkit.tasks.load_classify import is_model_file
+    from visionkit.weights import load_card
+
+    if not is_model_file(name):
+        return load_card(name).task
+    if task is None:
+        raise UsageError("no-task", f"{os.fspath(name)!r} is a model file: pass `task='classify'`.")
+    return task
 
 
 def stream(
-    source: str | os.PathLike[str] | bytes, task: Any, *, xyxy: npt.ArrayLike | None = None, **reading: Any
+    source: str | os.PathLike[str] | bytes,
+    task: Any,
+    *,
+    xyxy: npt.ArrayLike | None = None,
+    smooth_s: float = 0.0,
+    **reading: Any,
 ) -> Iterator[tuple[Frame, Any]]:
     """Yield (frame, result) for every frame of `source`; decoding and the task run ahead in threads of their own.
 
@@ -51,6 +76,8 @@ def stream(
         source: a video, an image, a folder or a glob of images.
         task: what `load` returned, or any callable from a list of images, uint8 (H, W, 3) BGR, to a list of results.
         xyxy: for a tracker: float (4,), the object in the first frame, absolute pixels.
+        smooth_s: for a classifier: time constant in seconds of the average over frames of a video; 0 for none
+            (`visionkit classify` takes 0.5).
         reading: `start_s`, `end_s`, `stride`, `backend`, `max_pixels` (`visionkit.pipeline.Reading`).
 
     Raises:
@@ -60,7 +87,7 @@ def stream(
     with explained():
         from visionkit import pipeline
 
-        stage = _stage(task, xyxy)
+        stage = _stage(task, xyxy, smooth_s)
         return pipeline.stream(source, stage, reading=pipeline.Reading(**reading))
 
 
@@ -72,12 +99,14 @@ def run(source: str | os.PathLike[str] | bytes, stages: Any, **options: Any) -> 
         return pipeline.run(source, stages, **options)
 
 
-def _stage(task: Any, xyxy: npt.ArrayLike | None) -> Any:
+def _stage(task: Any, xyxy: npt.ArrayLike | None, smooth_s: float) -> Any:
     """`task` as a stage of a pipeline."""
-    from visionkit import pipeline
+    from visionkit import pipeline, tasks
 
     if isinstance(task, pipeline.Stage):
         return task
+    if isinstance(task, tasks.Classifier):
+        return pipeline.ClassifyStage(task, smooth_s=smooth_s)
     if not hasattr(task, "update"):
         call: Callable[..., Any] = task
         return pipeline.TaskStage(call)

@@ -10,6 +10,7 @@ __all__ = ["COMMANDS"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module, one line for the help page)
+    "classify": ("visionkit.cli.classify", "Say what is in images or in a video, with probabilities."),
     "track": ("visionkit.cli.track", "Follow one object through a video or a folder of images."),
     "demo": ("visionkit.cli.demo", "Render a clip with known boxes and follow its object."),
     "train": ("visionkit.cli.train", "Train a model on your own material."),

@@ -15,8 +15,12 @@ from visionkit.errors import OutputError, UsageError
 
 __all__ = [
     "BOX",
+    "CLASSES",
+    "SIZE",
     "STDOUT",
     "check_source",
+    "classifier_options",
+    "image_size",
     "model_options",
     "need_display",
     "output_options",
@@ -56,7 +60,34 @@ class BoxType(click.ParamType):
         return x, y, x + width, y + height
 
 
+class NumbersType(click.ParamType):
+    """Whole numbers of at least 0 with commas between them, as a tuple."""
+
+    name = "N,…"
+
+    def __init__(self, most: int | None = None, least: int = 0) -> None:
+        self.most, self.least = most, least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers in the order given."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part for part in re.split(r"[,\s]+", str(value).strip()) if part]
+        numbers = tuple(int(part) for part in parts if re.fullmatch(r"\d{1,9}", part))
+        if (
+            len(numbers) < len(parts)
+            or not parts
+            or (self.most and len(parts) > self.most)
+            or min(numbers) < self.least
+        ):
+            count = f"up to {self.most} whole numbers" if self.most else "whole numbers"
+            self.fail(f"expected {count} of at least {self.least} with commas between them. Received: {value!r}.")
+        return numbers
+
+
 BOX = BoxType()
+CLASSES = NumbersType()
+SIZE = NumbersType(most=2, least=1)
 
 
 def _bad_box(value: object, why: str) -> UsageError:
@@ -117,7 +148,7 @@ def output_options(function: F) -> F:
 def model_options(function: F) -> F:
     """Which model, and how it is run."""
     return _together(
-        click.option("--model", metavar="NAME", help="A model card's name, or the folder of one."),
+        click.option("--model", metavar="NAME", help="A model card's name, the folder of one, or a model file."),
         click.option("--runtime", default="auto", show_default=True, help="auto measures and takes the fastest."),
         click.option(
             "--precision",
@@ -133,6 +164,30 @@ def model_options(function: F) -> F:
             help="Threads for the network.  [default: half of the cores; all with --no-video]",
         ),
     )(function)
+
+
+def classifier_options(function: F) -> F:
+    """How a classifier sees images, and what must be told of a model file."""
+    return _together(
+        click.option("--imgsz", type=SIZE, metavar="N|H,W", help="Size of the network's input.  [default: the card's]"),
+        click.option("--labels", metavar="FILE", help="Of a model file: class names, one a line."),
+        click.option(
+            "--preset",
+            type=click.Choice(["torch", "tf", "caffe", "unit", "raw"]),
+            help="Of a model file: how levels are changed for it.  [default: raw, 0 to 255]",
+        ),
+        click.option(
+            "--resize",
+            type=click.Choice(["stretch", "letterbox", "shortest_side"]),
+            help="Of a model file: how images are made to fit.  [default: stretch]",
+        ),
+        click.option("--trust-model", is_flag=True, help="Of a model file: it may run code (a SavedModel can)."),
+    )(function)
+
+
+def image_size(numbers: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """Height and width that `--imgsz` asks for: one number is both."""
+    return None if numbers is None else (numbers[0], numbers[-1])
 
 
 def reading_of(options: dict[str, Any]) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli.closing import WINDOW, closing_lines
+from visionkit.cli.closing import show as show_frame
 from visionkit.cli.options import (
     BOX,
     STDOUT,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from visionkit.pipeline import Item, RunResult, Tracker
 
 __all__ = ["command", "follow", "load_model"]
-
-WINDOW = "visionkit"
 
 
 @click.command(
@@ -96,7 +96,7 @@ def follow(
 
     def watch(item: Item) -> bool:
         states[item.results["track"].state if "track" in item.results else "failed"] += 1
-        return not show or _show(item)
+        return not show or show_frame(item)
 
     writing = how.get("writing")
     seen = show or writing is None or (writing.video and writing.rows is None)
@@ -124,21 +124,12 @@ def _tell_compiling() -> None:
 
 
 def summary(result: RunResult, states: Counter[str]) -> list[str]:
-    """The closing lines of a run: what was seen, how fast, where it lies, and what was not as it should be."""
+    """The closing lines of a run."""
     frames = sum(states.values())
-    speed = frames / result.seconds["flow"] if result.seconds["flow"] > 0 else 0.0
     seen = sum(states[state] for state in ("tracking", "uncertain", "reacquired"))
-    told = f"{frames} frames in {result.seconds['flow']:.1f} s ({speed:.0f} fps): followed in {seen / frames:.1%}"
+    told = f"followed in {seen / frames:.1%}"
     told += "".join(f", {state} in {states[state]}" for state in ("uncertain", "lost", "failed") if states[state])
-    lines = [told]
-    if result.out is not None:
-        lines.append(f"Results in {result.out}")
-    lines += [f"visionkit: warning: {warning}" for warning in result.warnings]
-    if result.status == "interrupted":
-        by = "Ctrl-C" if result.exit_code == 130 else "SIGTERM"
-        where = "" if result.out is None else f"; what was finished is in {result.out}"
-        lines.append(f"visionkit: error[interrupted]: Stopped by {by} after {frames} frames{where}.")
-    return lines
+    return closing_lines(result, frames, told)
 
 
 def _select_box(source: str, reading: Any) -> tuple[float, ...]:
@@ -154,10 +145,3 @@ def _select_box(source: str, reading: Any) -> tuple[float, ...]:
     if not width or not height:
         raise UsageError("box-needed", "No box was drawn: draw one with the mouse, or give --box X,Y,W,H.")
     return float(x), float(y), float(x + width), float(y + height)
-
-
-def _show(item: Item) -> bool:
-    import cv2
-
-    cv2.imshow(WINDOW, item.frame.image)
-    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
