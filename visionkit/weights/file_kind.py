@@ -25,16 +25,14 @@ def open_size(path: Path) -> int:
     Raises:
         ModelError: `weights-missing`; there is no such file, it is no regular file, or it cannot be read.
     """
+    if not path.is_file():
+        reason = "it is not a regular file" if path.exists() else "there is no such file"
+        raise ModelError("weights-missing", f"The weights {path} cannot be read: {reason}.")
     try:
-        with path.open("rb") if path.is_file() else _no_file(path) as file:
+        with path.open("rb") as file:
             return file.seek(0, 2)
     except OSError as error:
         raise ModelError("weights-missing", f"The weights {path} cannot be read: {error.strerror}.") from error
-
-
-def _no_file(path: Path):  # type: ignore[no-untyped-def]  # never returns
-    reason = "it is not a regular file" if path.exists() else "there is no such file"
-    raise ModelError("weights-missing", f"The weights {path} cannot be read: {reason}.")
 
 
 def file_kind(path: Path) -> str:
