@@ -14,6 +14,7 @@ from visionkit.evaluate.classify_metrics import (
     score_classifier,
     softmax,
     top_k_accuracy,
+    wilson_interval,
     worst_mistakes,
 )
 
@@ -79,7 +80,15 @@ def test_the_interval_is_that_of_drawing_images() -> None:
     rng = np.random.default_rng(5)
     drawn = np.quantile([rng.choice(right, 100).mean() for _ in range(4000)], [0.025, 0.975])
     assert [low, high] == pytest.approx(drawn.tolist(), abs=0.011)
-    assert bootstrap_interval(np.ones(10, bool)) == (1.0, 1.0)
+
+
+def test_all_right_is_not_taken_for_certainty() -> None:
+    right = np.ones(240, bool)
+    assert bootstrap_interval(right) == (1.0, 1.0)  # drawing from ones gives ones
+    # N / (N + z^2) = 240 / 243.84
+    assert wilson_interval(right) == pytest.approx((0.98424, 1.0), abs=1e-4)
+    probs = np.tile(np.array([[0.9, 0.1]], np.float32), (240, 1))
+    assert score_classifier(probs, np.zeros(240, np.int64)).interval == wilson_interval(right)
 
 
 def test_the_surest_mistakes_come_first() -> None:
