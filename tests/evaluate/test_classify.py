@@ -21,7 +21,7 @@ def folders(tmp_path: Path) -> ClassFolders:
 
 
 def by_brightness(images: list[np.ndarray]) -> list[Classification]:
-    """A classifier that anyone can compute again: the class is the brightest pixel modulo 3, of which it is 60 % sure."""
+    """A classifier that anyone can compute again: the brightest pixel modulo 3, with 60 % confidence."""
     ids = [int(image.max()) % 3 for image in images]
     return [Classification(np.array([k, (k + 1) % 3]), np.array([0.6, 0.4], np.float32)) for k in ids]
 

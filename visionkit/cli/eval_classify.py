@@ -41,8 +41,8 @@ DAMAGED = 5  # files that are told one by one
 def classify(data: str, split: str | None, part: str | None, batch: int, as_json: bool, **options: Any) -> int:
     """Accuracy, per class and as a whole, confusion, calibration and speed, through the task that users call.
 
-    top-1 has a 95 % bootstrap interval (Wilson's where all are right). Damaged files are told and not counted; the exit code is then 4. Speed is that
-    of resizing, network and sorting, without reading files.
+    top-1 has a 95 % bootstrap interval (Wilson's where all are right). Damaged files are told and not counted; the exit
+    code is then 4. Speed is that of resizing, network and sorting, without reading files.
     """
     from visionkit.train.class_folders import read_class_folders
     from visionkit.train.split import read_split
