@@ -21,7 +21,9 @@ from visionkit.runtime import compile_model
 from visionkit.weights.torch_zip import read_checkpoint
 from visionkit.weights.torchvision import FAMILIES, load_torchvision
 
-TOLERANCE = 1e-4  # of the logits' standard deviation
+# Of the standard deviation of a reference's logits. Sums in float32 take a third of it in the deepest network: PyTorch's
+# own Inception-v3 in float64 is 3e-5 from the reference.
+TOLERANCE = 1e-4
 NETWORKS = (
     "alexnet",
     "googlenet",
@@ -76,11 +78,12 @@ def keras_error(name: str, model: keras.Model, reference: Reference) -> float:
 
 
 def litert_error(name: str, model: keras.Model, reference: Reference, cache: Path) -> float:
-    """The larger error of the reference's two images, one at a time."""
+    """Of the two images, run one at a time."""
     ((image, logits),) = reference.cases()
     x = preprocessing(name)(image)
     with compile_model(model, runtime="litert", cache_dir=cache) as runner:
-        return max(error(runner(image=x[i : i + 1])["logits"], logits[i : i + 1]) for i in range(len(x)))
+        found = [runner(image=x[i : i + 1])["logits"] for i in range(len(x))]
+    return error(np.concatenate(found), logits)
 
 
 @pytest.mark.parametrize("name", sorted({*NETWORKS} - {*HEAVY}))
