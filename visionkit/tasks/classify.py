@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -67,6 +68,7 @@ class Classifier(CompiledTask):
         options: what of the answers is kept.
         heads: the outputs to read, in this order; None is all.
         activation: `softmax` where the network gives logits, `none` where it gives probabilities.
+        others: further runners of the same network; as many calls then run side by side.
 
     Attributes:
         batch: images in one call of the network.
@@ -82,8 +84,13 @@ class Classifier(CompiledTask):
         options: ClassifyOptions | None = None,
         heads: Sequence[str] | None = None,
         activation: Activation = "softmax",
+        others: Sequence[Runner] = (),
     ) -> None:
         super().__init__(runner)
+        self._runners = (runner, *others)
+        self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
+        for each in self._runners:
+            self._idle.put(each)
         self.runner, self.rule, self.activation = runner, rule, activation
         self.labels = labels
         self.options = options or ClassifyOptions()
@@ -96,6 +103,11 @@ class Classifier(CompiledTask):
             raise ValueError(f"The network must take (B, {expected}). Received: {self._input}.")
         self.batch = int(self._input.shape[0] or 1)
         self._buffers: list[Floats] = []
+
+    @property
+    def instances(self) -> int:
+        """How many calls of the network may run side by side."""
+        return len(self._runners)
 
     @property
     def class_count(self) -> dict[str, int]:
@@ -187,8 +199,18 @@ class Classifier(CompiledTask):
         """Lend it to the next one."""
         self._buffers.append(buffer)
 
+    def close(self) -> None:
+        """Give the networks' memory back."""
+        for runner in self._runners:
+            runner.close()
+
     def _raw(self, inputs: Floats, count: int) -> dict[str, Floats]:
-        outputs = self.runner(**{self._input.name: self._encoded(inputs)})
+        feed = {self._input.name: self._encoded(inputs)}
+        runner = self._idle.get()
+        try:
+            outputs = runner(**feed)
+        finally:
+            self._idle.put(runner)
         return {head: self._decoded(head, outputs[head])[:count] for head in self.heads}
 
     def _encoded(self, inputs: Floats) -> npt.NDArray[Any]:

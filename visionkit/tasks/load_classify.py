@@ -41,6 +41,7 @@ def load_classifier(
     precision: str = "float32",
     threads: int | None = None,
     batch: int = 1,
+    instances: int = 1,
     size_hw: tuple[int, int] | None = None,
     weights: str | Path | None = None,
     on_compile: Callable[[], None] | None = None,
@@ -57,6 +58,8 @@ def load_classifier(
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
         batch: images in one call of the network.
+        instances: how often the network is held, each with its own weights in memory and `threads` cores, so that as
+            many threads of the caller can be inside it.
         size_hw: of the input, in the place of the card's.
         weights: a file with weights for the card's network in the place of the card's own.
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
@@ -69,9 +72,10 @@ def load_classifier(
     """
     how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads, "batch": batch}
     if is_model_file(name):
-        if size_hw is not None or weights is not None:
+        if size_hw is not None or weights is not None or instances != 1:
             raise UsageError(
-                "option-unfit", "A model file has its size and its weights in it; leave those options out."
+                "option-unfit",
+                "A model file has its size and its weights in it, held once; leave size_hw, weights, instances out.",
             )
         return classifier_from_file(name, **how, **options)
     from visionkit.weights import load_card
@@ -85,9 +89,11 @@ def load_classifier(
     rule = card_rule(card, size_hw)
     network = card_network(card, rule, weights=weights, on_build=on_compile, notice=notice, progress=progress)
     runner = network.compiled(**how)
+    again = {**how, "runtime": runner.name}
+    others = [network.compiled(**again) for _ in range(instances - 1)]
     labels = _card_labels(card)
     heads = tuple(labels) if isinstance(labels, Mapping) else None
-    classifier = Classifier(runner, rule, labels=labels, options=chosen, heads=heads)
+    classifier = Classifier(runner, rule, labels=labels, options=chosen, heads=heads, others=others)
     _check_labels(classifier, card.name)
     classifier.model = network.facts(runner)
     return classifier
