@@ -21,8 +21,8 @@ from visionkit.runtime import compile_model
 from visionkit.weights.torch_zip import read_checkpoint
 from visionkit.weights.torchvision import FAMILIES, load_torchvision
 
-# Of the standard deviation of a reference's logits. Sums in float32 take a third of it in the deepest network: PyTorch's
-# own Inception-v3 in float64 is 3e-5 from the reference.
+# Of the standard deviation of a reference's logits. Sums in float32 take a third of it in the deepest network:
+# PyTorch's own Inception-v3 in float64 is 3e-5 from the reference.
 TOLERANCE = 1e-4
 NETWORKS = (
     "alexnet",
