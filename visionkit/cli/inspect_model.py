@@ -111,7 +111,6 @@ def _subject(request: Request) -> Subject:
 
 
 def _card_subject(request: Request) -> Subject:
-    from visionkit.inspection import summarize
     from visionkit.runtime.quiet import import_keras
     from visionkit.weights.loading import build_network, load_weights
     from visionkit.weights.registry import card_names, load_card
@@ -122,7 +121,9 @@ def _card_subject(request: Request) -> Subject:
     card = load_card(path)
     if request.preset:
         raise UsageError("option-unfit", f"--preset is for models without a card; {card.name} has its own input rule.")
-    import_keras()
+    import_keras()  # before what imports it loudly
+    from visionkit.inspection import summarize
+
     model = build_network(card)
     if request.looks_inside:
         from visionkit.cli.download import DownloadBar, announce
@@ -141,10 +142,11 @@ def _card_subject(request: Request) -> Subject:
 
 
 def _keras_subject(request: Request, file: ModelFile) -> Subject:
-    from visionkit.inspection import summarize
     from visionkit.runtime.files import load_keras_file
 
     model = load_keras_file(file.path)
+    from visionkit.inspection import summarize
+
     facts = _file_facts(file, file.path.stat().st_size, "restricted")
     return Subject(facts, summarize(model, sizes_of(request.imgsz)), model)
 

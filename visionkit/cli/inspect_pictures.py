@@ -21,6 +21,7 @@ __all__ = ["look_inside", "overlay", "picture_rows"]
 Image = npt.NDArray[np.uint8]
 MOST_ROWS = 40
 STRENGTH = 0.6
+RED = 232  # of 255: the map's dark end would make a peak look like a hole
 
 
 def look_inside(request: Request, subject: Subject) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def overlay(image: Image, heat: npt.NDArray[np.float32], window: tuple[float, fl
     down = ((np.arange(height) + 0.5 - y1) / (y2 - y1) * heat.shape[0] - 0.5).astype(np.float32)
     grid_x, grid_y = np.meshgrid(across, down)
     level = cv2.remap(heat, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    colours = cv2.applyColorMap(np.rint(np.clip(level, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+    colours = cv2.applyColorMap(np.rint(np.clip(level, 0, 1) * RED).astype(np.uint8), cv2.COLORMAP_TURBO)
     # the map hides as much of the image as it has to say; the rest stays as it is, darker
     weight = (STRENGTH * np.clip(level, 0, 1))[..., None]
     blended = image * (0.75 - 0.75 * weight) + np.asarray(colours) * weight

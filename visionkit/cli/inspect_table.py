@@ -18,6 +18,11 @@ HEAD = ("LAYER", "TYPE", "OUTPUT", "PARAMS", "MACS", "WINDOW", "FIELD", "STRIDE"
 LEFT = ("LAYER", "TYPE", "OUTPUT", "WINDOW")
 SHORTEST_NAME = 16
 MOST_NOTES = 12
+ROUNDING = {
+    "floor": "floor leaves the rest of the map out",
+    "ceil": "ceil lets the last window reach over the end",
+    "same": "same rounds up and pads",
+}
 
 
 def layer_lines(summary: Summary) -> list[str]:
@@ -129,18 +134,17 @@ def _pair(values: Sequence[Number]) -> str:
 def note_lines(summary: Summary) -> list[str]:
     """What the marks of the table mean here."""
     lines = [f"{row.name}: {note}" for row in summary.layers for note in row.notes]
-    uneven = [row for row in summary.layers if row.window is not None and not row.window.divides]
-    lines += [f"* {row.name}: {_rounding(row.window)}" for row in uneven if row.window is not None]
-    shown = lines[:MOST_NOTES]
-    if len(lines) > len(shown):
-        shown.append(f"... and {len(lines) - len(shown)} more; --json has them all")
-    return shown
-
-
-def _rounding(window: WindowFacts) -> str:
-    exact = window.exact_hw or (0, 0)
-    took = {"floor": "floor leaves the rest out", "ceil": "ceil reaches over the end"}
-    return f"{_pair(exact)} windows do not divide evenly; {took.get(window.rounding, 'same rounds up')}"
+    if len(lines) > MOST_NOTES:
+        lines = [*lines[:MOST_NOTES], f"... and {len(lines) - MOST_NOTES} more such notes; --json has them all"]
+    uneven: dict[str, list[str]] = {}
+    for row in summary.layers:
+        if row.window is not None and row.window.exact_hw is not None and not row.window.divides:
+            text = f"{row.name} {_pair(row.window.exact_hw)}"
+            uneven.setdefault(row.window.rounding, []).append(text)
+    for rounding, rows in uneven.items():
+        more = f" and {len(rows) - MOST_NOTES} more" if len(rows) > MOST_NOTES else ""
+        lines.append(f"* does not divide evenly, {ROUNDING[rounding]}: {', '.join(rows[:MOST_NOTES])}{more}")
+    return lines
 
 
 def total_lines(summary: Summary) -> list[tuple[str, str]]:

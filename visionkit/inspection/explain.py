@@ -141,7 +141,9 @@ def _guided(
 
     value, slope = gradient(score, image[None])
     heat = np.abs(slope[0]).max(axis=-1)
-    return _unit(np.minimum(heat, np.quantile(heat, 0.995))), float(value.sum())
+    if heat.any():  # a few pixels far above all others would leave the rest in the dark
+        heat = np.minimum(heat, np.quantile(heat[heat > 0], 0.995))
+    return _unit(heat), float(value.sum())
 
 
 def _logit(outputs: Any, class_id: int, head: str | None, name: str) -> Any:

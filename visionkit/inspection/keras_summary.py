@@ -15,6 +15,7 @@ from visionkit.inspection.facts import LayerFacts, Shape, Summary
 from visionkit.inspection.keras_rules import behaviour_of
 from visionkit.inspection.walk import (
     functional_of,
+    given_to,
     is_network,
     name_of,
     nodes_of,
@@ -88,7 +89,8 @@ class _Walk:
             given = [values[id(tensor)] for tensor in node.input_tensors]
             if is_network(node.operation):
                 inner = functional_of(node.operation)
-                made = self.through(inner, _in_order(node, inner, values), f"{prefix}{name_of(node.operation)}/")
+                inputs_inside = [values[id(tensor)] for tensor in given_to(node, inner)]
+                made = self.through(inner, inputs_inside, f"{prefix}{name_of(node.operation)}/")
             else:
                 made = self._layer(node, given, _specs(node, values), prefix)
             values |= {id(tensor): value for tensor, value in zip(node.outputs, made, strict=True)}
@@ -119,15 +121,6 @@ class _Walk:
         )
         self.rows.append(row)
         return [Value(spec, trace, name) for spec in specs]
-
-
-def _in_order(node: Any, inner: Any, values: Mapping[int, Value]) -> list[Value]:
-    """The values given to a nested model, in the order of its inputs."""
-    given = [values[id(tensor)] for tensor in node.input_tensors]
-    struct = node.arguments.args[0] if node.arguments.args else None
-    if isinstance(struct, Mapping) and not isinstance(inner._inputs_struct, Mapping):
-        return [values[id(struct[_input_name(tensor)])] for tensor in inner.inputs]
-    return given
 
 
 def _specs(node: Any, values: Mapping[int, Value]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from visionkit.geometry.receptive_field import ReceptiveField
 from visionkit.inspection import effects
@@ -46,6 +47,7 @@ class _Walk:
         self._traces: dict[int, Trace] = {}
         self._rows_of: dict[int, str] = {}
         self._counted: set[int] = set()
+        self._names = short_names([graph.tensors[op.outputs[0]].name for op in graph.operations])
         self._weights_behind: dict[int, int] = {}  # a decompressed weight -> the constant it is made of
         for name, index in graph.inputs.items():
             shape = graph.tensors[index].shape
@@ -67,7 +69,7 @@ class _Walk:
         # what is no map, such as sizes that are worked out, is not looked at through
         data = [i for i in data_inputs(operation) if i in self._traces]
         trace, notes = behaviour.effect([self._traces[i] for i in data], map_of(result.shape))
-        name = _short(result.name)
+        name = self._names[result.name]
         for index in operation.outputs:
             self._traces[index], self._rows_of[index] = trace, name
         self.rows.append(
@@ -103,6 +105,13 @@ def _kind(operation: Operation) -> str:
     return f"{operation.kind} + {fused}" if fused else operation.kind
 
 
-def _short(name: str) -> str:
-    """The first of the names that the converter joined into one."""
-    return name.split(";")[0] or "?"
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The converter's names made readable, by the name: the first of those it joined, without the folders all share."""
+    first = {name: name.split(";")[0] or "?" for name in names}
+    folders = [text.split("/")[:-1] for text in first.values() if "/" in text]
+    shared = 0
+    if folders:
+        shared = next(
+            (i for i, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1), min(map(len, folders))
+        )
+    return {name: "/".join(text.split("/")[shared:]) if "/" in text else text for name, text in first.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from visionkit.inspection.walk import functional_of, is_network, name_of, nodes_of
+from visionkit.inspection.walk import functional_of, given_to, is_network, name_of, nodes_of
 
 __all__ = ["Watch", "run"]
 
@@ -37,9 +37,8 @@ def _through(functional: Any, inputs: Sequence[Any], watch: Watch | None, prefix
         args, kwargs = node.arguments.fill_in(values)
         operation, name = node.operation, f"{prefix}{name_of(node.operation)}"
         if is_network(operation):
-            # a dict of inputs is ordered by its names, as the model's own inputs are
-            given = keras.tree.flatten(args) + keras.tree.flatten(kwargs)
-            made = _through(functional_of(operation), given, watch, f"{name}/")
+            inner = functional_of(operation)
+            made = _through(inner, [values[id(tensor)] for tensor in given_to(node, inner)], watch, f"{name}/")
         else:
             if "training" in getattr(operation, "_call_context_args", {}):
                 kwargs["training"] = False

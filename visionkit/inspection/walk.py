@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 
 from visionkit.errors import ModelError
 
-__all__ = ["functional_of", "is_network", "name_of", "nodes_of", "parameters_of", "trainable_parameters"]
+__all__ = ["functional_of", "given_to", "is_network", "name_of", "nodes_of", "parameters_of", "trainable_parameters"]
 
 
 def functional_of(model: keras.Model) -> Any:
@@ -41,6 +41,14 @@ def nodes_of(functional: Any) -> Iterator[Any]:
         for node in functional._nodes_by_depth[depth]:
             if node.operation and not node.is_input:
                 yield node
+
+
+def given_to(node: Any, inner: Any) -> list[Any]:
+    """The tensors that a node gives to a nested graph, in the order of its inputs."""
+    struct = node.arguments.args[0] if node.arguments.args else None
+    if isinstance(struct, Mapping) and not isinstance(inner._inputs_struct, Mapping):
+        return [struct[name_of(tensor._keras_history.operation)] for tensor in inner.inputs]
+    return list(node.input_tensors)
 
 
 def name_of(operation: Any) -> str:

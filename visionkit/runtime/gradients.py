@@ -36,14 +36,14 @@ def _tensorflow(function: Callable[[Any], Any], point: Any) -> tuple[Any, Any]:
 
     # As a graph, which leaves out the gradients of the kernels: eagerly TensorFlow 2.21 computes them too, and its
     # oneDNN aborts the process over that of a 1x1 convolution of stride 2 with a single input channel.
-    @tf.function(autograph=False)
     def both(point: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(point)
             value = function(point)
         return value, tape.gradient(value, point, unconnected_gradients="zero")
 
-    return both(point)
+    traced = tf.function(both, autograph=False).get_concrete_function(tf.TensorSpec(point.shape, point.dtype))
+    return tuple(traced(point))
 
 
 def _jax(function: Callable[[Any], Any], point: Any) -> tuple[Any, Any]:

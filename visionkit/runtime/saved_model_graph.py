@@ -42,7 +42,7 @@ class SavedModelFacts:
 
     Args:
         signatures: by name: `inputs` and `outputs`, each name -> [type, shape with None for open sizes].
-        variables: shape by name, without the optimizer's and the checkpoint's own.
+        variables: shape by name, of those that a signature uses; Keras writes each twice into the files.
         parameters: numbers in them.
         operations: how often each kind stands in the graphs, the most frequent first.
         reaching: kinds among them that read or write files, print, or call Python.
@@ -74,7 +74,7 @@ def read_saved_model(path: Path) -> SavedModelFacts:
         saved.ParseFromString(file.read_bytes())
         graph = saved.meta_graphs[0]
         with quiet():
-            variables = _variables(tf, path)
+            variables = _used_variables(graph.object_graph_def) or _stored_variables(tf, path)
     except Exception as error:  # DecodeError, IndexError, OSError, and what a damaged checkpoint leads to
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError("model-corrupt", f"{str(path)!r} is not a readable SavedModel: {reason}") from error
@@ -95,7 +95,25 @@ def read_saved_model(path: Path) -> SavedModelFacts:
     )
 
 
-def _variables(tf: Any, path: Path) -> dict[str, list[int]]:
+def _used_variables(graph: Any) -> dict[str, list[int]]:
+    """Variables that the signatures' functions are bound to; of a file that does not say so, all there are."""
+    bound = {
+        index
+        for name, function in graph.concrete_functions.items()
+        if "signature_wrapper" in name
+        for index in function.bound_inputs
+    }
+    found: dict[str, list[int]] = {}
+    for index, node in enumerate(graph.nodes):
+        if node.WhichOneof("kind") == "variable" and (not bound or index in bound):
+            name = node.variable.name or f"variable_{index}"
+            shape = [dim.size for dim in node.variable.shape.dim]
+            found[f"{name}_{index}" if name in found else name] = shape
+    return found
+
+
+def _stored_variables(tf: Any, path: Path) -> dict[str, list[int]]:
+    """What the checkpoint holds, without the optimizer's and its own."""
     prefix = path / "variables" / "variables"
     if not prefix.with_suffix(".index").is_file():
         return {}
@@ -104,10 +122,7 @@ def _variables(tf: Any, path: Path) -> dict[str, list[int]]:
     return {
         name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): list(shapes[name])
         for name in sorted(shapes)
-        if types[name] != tf.string
-        and "save_counter" not in name
-        and "optimizer" not in name
-        and "_iterations" not in name
+        if types[name] != tf.string and not any(word in name for word in ("save_counter", "optimizer", "iterations"))
     }
 
 
