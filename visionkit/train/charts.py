@@ -11,7 +11,7 @@ import numpy.typing as npt
 __all__ = ["curves", "matrix"]
 
 COLOURS = ("#1769aa", "#d1495b", "#2a9d5c", "#8a5fbf")
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 230, 48, 30, 26
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 230, 62, 30, 26
 
 
 def curves(
@@ -32,7 +32,7 @@ def curves(
         value = low + (high - low) * part / 4
         y = _y(value, low, high)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.2g}</text>')
     for epoch in sorted({1, max(1, count // 2), count}):
         parts.append(f'<text x="{_x(epoch, count):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{epoch}</text>')
     if mark is not None:
@@ -42,7 +42,7 @@ def curves(
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{_x(k, count):.1f},{_y(v, low, high):.1f}" for k, v in enumerate(line, 1))
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>')
-        parts.append(f'<text x="{LEFT + 130 * number}" y="14" fill="{colour}">{escape(name)}</text>')
+        parts.append(f'<text x="{LEFT + 130 * number}" y="14" style="fill:{colour}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -89,7 +89,7 @@ def _cell(
     if not number:
         return box
     ink = "#fff" if _alpha(share) > 0.6 else "#222"
-    return box + f'<text x="{x + size / 2}" y="{y + 21}" text-anchor="middle" fill="{ink}">{number}</text>'
+    return box + f'<text x="{x + size / 2}" y="{y + 21}" text-anchor="middle" style="fill:{ink}">{number}</text>'
 
 
 def _alpha(share: float) -> float:
