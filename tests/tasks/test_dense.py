@@ -217,7 +217,7 @@ def test_a_padded_net_is_told_and_its_crops_are_exact():
     assert np.abs(fast(image).probs - expected).max() > 0.02
     crops = DenseClassifier(network, rule, DenseOptions(exact=True))
     assert crops.exact
-    assert crops.describe()["dense"]["mode"] == "crops"
+    assert crops.settings()["mode"] == "crops"
     assert np.abs(crops(image).probs - expected).max() < 1e-5
     finer = DenseClassifier(network, rule, DenseOptions(exact=True, stride=16))
     assert np.abs(finer(image).probs[::2, ::2] - expected).max() < 1e-5

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli import classify_dense as dense
 from visionkit.cli.closing import closing_lines, show
 from visionkit.cli.options import (
     CLASSES,
@@ -38,6 +39,7 @@ __all__ = ["command", "load_model"]
         "visionkit classify photo.jpg",
         "visionkit classify 'photos/*.jpg' --topk 3 --no-video --out - | head -3",
         "visionkit classify clip.mp4 --model resnet50 --batch 8 --smooth 1",
+        "visionkit classify clip.mp4 --dense --stride 16 --heat zebra",
         "visionkit classify clip.mp4 --model mine.tflite --labels names.txt --preset unit",
     )
 )
@@ -55,6 +57,7 @@ __all__ = ["command", "load_model"]
     metavar="SECONDS",
     help="Of a video: time constant of the average over frames; 0 for none.  [default: 0.5]",
 )
+@dense.dense_options
 @output_options
 def command(source: str, **options: Any) -> int:
     """Classify SOURCE: an image, a folder or glob of images, or a video.
@@ -62,10 +65,17 @@ def command(source: str, **options: Any) -> int:
     Writes a folder with results.jsonl (one row an image or frame: the most likely classes, with probabilities), the
     images or the video with the classes drawn on them, and run.json. On a video the probabilities are averaged over
     time; images stand for themselves.
+
+    With --dense the network is run over the whole frame and answers for every window of it; heatmaps/000012.png has one
+    pixel a window, 255 times the probability of one class, and the classes of a frame are the means over its windows.
+    Frames are run with a shorter side of at most 720 pixels, or of --imgsz.
     """
     check_source(source)
     if options["show"]:
         need_display("--show")
+    dense.check_dense_options(options)
+    if options["dense"]:
+        return dense.classify_dense(source, lambda: dense.load_model(options), options).exit_code
     return classify(source, lambda: load_model(options), options).exit_code
 
 

@@ -1,6 +1,7 @@
 """Frames through stages: the overlapped runner, its sinks, and the manifest of a run."""
 
 from visionkit.pipeline.classify import ClassifyStage
+from visionkit.pipeline.heatmaps import DenseStage, HeatClass, Heatmap, HeatmapSink
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
 from visionkit.pipeline.sinks import Sink
@@ -12,7 +13,11 @@ from visionkit.pipeline.track import Tracker, TrackStage
 __all__ = [
     "SMOOTH_S",
     "ClassifyStage",
+    "DenseStage",
     "FunctionStage",
+    "HeatClass",
+    "Heatmap",
+    "HeatmapSink",
     "Item",
     "Line",
     "Reading",

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visionkit.tasks.classify import Classifier, ClassifyOptions
+    from visionkit.tasks.dense import DenseClassifier, DenseOptions
     from visionkit.tasks.input_rule import InputRule
     from visionkit.tasks.load import load_tracker
     from visionkit.tasks.load_classify import load_classifier
+    from visionkit.tasks.load_dense import load_dense_classifier
     from visionkit.tasks.presence import PresenceOptions
     from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
     from visionkit.tasks.track import SiamTracker, TrackerOptions
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "ClassifyOptions",
+    "DenseClassifier",
+    "DenseOptions",
     "InputRule",
     "PresenceOptions",
     "SiamFCOptions",
@@ -24,12 +28,15 @@ __all__ = [
     "SiamTracker",
     "TrackerOptions",
     "load_classifier",
+    "load_dense_classifier",
     "load_tracker",
 ]
 
 _PLACES = {
     "Classifier": "classify",
     "ClassifyOptions": "classify",
+    "DenseClassifier": "dense",
+    "DenseOptions": "dense",
     "InputRule": "input_rule",
     "PresenceOptions": "presence",
     "SiamFCOptions": "siamfc",
@@ -37,6 +44,7 @@ _PLACES = {
     "SiamTracker": "track",
     "TrackerOptions": "track",
     "load_classifier": "load_classify",
+    "load_dense_classifier": "load_dense",
     "load_tracker": "load",
 }
 

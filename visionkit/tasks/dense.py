@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -181,24 +181,35 @@ class DenseClassifier(CompiledTask):
         resized_hw = self.resized(size_hw)
         spans = [Span(n, m, 0, m) for n, m in zip(size_hw, resized_hw, strict=True)]
         pixels = self.rule.normalize(resample(images, *spans))
-        grid, options = self.network.grid, self.options
-        plan = DensePlan(resized_hw, grid.window_hw, grid.stride_hw, self.stride, options.max_tile_pixels)
-        maps = self._crops(plan, pixels) if options.exact else self._tiles(plan, pixels)
+        plan = self._plan(resized_hw)
+        maps = self._crops(plan, pixels) if self.options.exact else self._tiles(plan, pixels)
         answers = {head: self._answer(probs, size_hw, resized_hw) for head, probs in maps.items()}
         return answers if len(answers) > 1 else next(iter(answers.values()))
 
-    def describe(self) -> dict[str, Any]:
-        """Name, sha256, runtime and precision of the model, and what its map is, for a run's manifest."""
+    def describe(self) -> dict[str, str]:
+        """Name, sha256, runtime and precision of the model, for a run's manifest."""
         network = self.network
-        runtime = {"runtime": network.runtime, "precision": network.precision} if network.runtime else {}
-        dense = {
+        if network.runtime is None or network.precision is None:
+            return dict(self.model)
+        return {**self.model, "runtime": network.runtime, "precision": network.precision}
+
+    def settings(self) -> dict[str, Any]:
+        """What else the maps depend on: how the windows are run, their size and stride, and whether they are exact."""
+        return {
             "mode": "crops" if self.options.exact else "dense",
-            "window_hw": list(network.grid.window_hw),
+            "window_hw": list(self.network.grid.window_hw),
             "stride": self.stride,
             "exact": self.exact,
             "reason": self.reason,
+            "short_side": self.options.short_side,
         }
-        return {**self.model, **runtime, "dense": dense}
+
+    def prepare(self, size_hw: Size) -> None:
+        """Compile the network for images of a size, which else happens when the first one comes."""
+        if self.options.exact:
+            self.network.crops()
+        else:
+            self.network.tile(self._plan(self.resized(size_hw)).tile_hw)
 
     def resized(self, size_hw: Size) -> Size:
         """Height and width at which the windows of an image of `size_hw` are cut: it holds one window at least."""
@@ -214,6 +225,10 @@ class DenseClassifier(CompiledTask):
                 f"{MAX_IMAGE_PIXELS:,} pixels. Crop it, or run it smaller (--imgsz).",
             )
         return resized
+
+    def _plan(self, resized_hw: Size) -> DensePlan:
+        grid = self.network.grid
+        return DensePlan(resized_hw, grid.window_hw, grid.stride_hw, self.stride, self.options.max_tile_pixels)
 
     def _tiles(self, plan: DensePlan, pixels: Floats) -> dict[str, Floats]:
         """float32 (h, w, L) by head: the dense network on one tile after another."""
@@ -286,10 +301,3 @@ def _cut(pixels: Floats, corner_yx: Size, out: Floats) -> None:
 
 def _text(size_hw: Size) -> str:
     return f"{size_hw[1]} x {size_hw[0]}"
-
-
-def labels_of_head(labels: Labels, head: str | None) -> tuple[str, ...]:
-    """Class names of one head."""
-    if isinstance(labels, Mapping):
-        return labels.get(head or "", ())
-    return labels

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
     from visionkit.runtime import Runner
+    from visionkit.weights.fetch import Progress
 
 __all__ = ["dense_network", "load_dense_classifier"]
 
@@ -42,6 +43,8 @@ def load_dense_classifier(
     labels: Any = (),
     preset: str = "raw",
     on_compile: Callable[[], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> DenseClassifier:
     """The dense classifier of a model card, or of a `.keras` file.
@@ -58,6 +61,7 @@ def load_dense_classifier(
         weights: a file with weights for the card's network in the place of the card's own.
         labels, preset: of a `.keras`, as `classifier_from_file` takes them.
         on_compile: called before the network is built, compiled and measured.
+        notice, progress: of a download, as `load_classifier`.
         options: `topk`, `conf`, `classes` in the place of the card's.
 
     Raises:
@@ -76,7 +80,7 @@ def load_dense_classifier(
             "model-unfit", f"{card.name} is a model to {card.task}, not to classify. Give a classifier's name."
         )
     rule = card_rule(card, window_hw)
-    network = card_network(card, rule, weights=weights, on_build=on_compile)
+    network = card_network(card, rule, weights=weights, on_build=on_compile, notice=notice, progress=progress)
 
     def compile_tile(size_hw: Size, chosen: str | None) -> Runner:
         return network.compiled(f"dense {size_hw}", lambda m: _dense(m, size_hw), **_taken(how, chosen))
@@ -91,13 +95,12 @@ def load_dense_classifier(
 
 def dense_network(model: keras.Model, **how: Any) -> DenseNetwork:
     """Runners over a built classifier and its dense twin; `how` goes to `visionkit.runtime.compile_model`."""
-    from visionkit.nets.crop_windows import window_grid
     from visionkit.runtime import compile_model
 
     def compile_tile(size_hw: Size, chosen: str | None) -> Runner:
         return compile_model(_dense(model, size_hw), **_taken(how, chosen))
 
-    return DenseNetwork(window_grid(model), compile_tile, lambda batch: compile_model(model, **how, batch=batch))
+    return DenseNetwork(_window_grid(model), compile_tile, lambda batch: compile_model(model, **how, batch=batch))
 
 
 def _from_file(
@@ -124,6 +127,15 @@ def _from_file(
     classifier = DenseClassifier(engine, rule, dense, labels=read_labels(labels), kept=kept, activation=activation)
     classifier.model = {"name": path.name, "sha256": ModelFile(path).digest()}
     return classifier
+
+
+def _window_grid(model: keras.Model) -> WindowGrid:
+    from visionkit.runtime.quiet import import_keras
+
+    import_keras()
+    from visionkit.nets.crop_windows import window_grid
+
+    return window_grid(model)
 
 
 def _dense(model: keras.Model, size_hw: Size) -> keras.Model:
@@ -155,9 +167,7 @@ def _grid(network: CardNetwork) -> WindowGrid:
             return WindowGrid(_size(known["window_hw"]), _size(known["stride_hw"]), known["edge"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # whatever is wrong with it: made again
-    from visionkit.nets.crop_windows import window_grid
-
-    grid = window_grid(network.model())
+    grid = _window_grid(network.model())
     if place is not None:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
