@@ -65,8 +65,7 @@ class ClassifyStage(Stage):
         """Probabilities of each item's image."""
         classifier = self._ready()
         with classifier.inputs() as inputs:
-            classifier.rule.batch([item.frame.image for item in items], inputs)
-            found = classifier.infer(inputs, len(items))
+            found = classifier.infer(classifier.fill(inputs, [item.frame.image for item in items]), len(items))
         for place, item in enumerate(items):
             item.results[self.name] = classifier.row(found, place)
 

@@ -131,7 +131,7 @@ class Classifier(CompiledTask):
         for begin in range(0, len(images), self.batch):
             part = images[begin : begin + self.batch]
             with self.inputs() as inputs:
-                found = self.infer(self.rule.batch(part, inputs), len(part))
+                found = self.infer(self.fill(inputs, part), len(part))
             answers += [self.answer(self.row(found, place)) for place in range(len(part))]
         return answers
 
@@ -147,10 +147,16 @@ class Classifier(CompiledTask):
         for begin in range(0, len(images), self.batch):
             part = images[begin : begin + self.batch]
             with self.inputs() as inputs:
-                parts.append(self._raw(self.rule.batch(part, inputs), len(part)))
+                parts.append(self._raw(self.fill(inputs, part), len(part)))
         empty = {head: np.zeros((0, int(self.runner.outputs[head].shape[-1] or 0)), np.float32) for head in self.heads}
         found = {head: np.concatenate([p[head] for p in parts]) if parts else empty[head] for head in self.heads}
         return found if self.multi else found[self.heads[0]]
+
+    def fill(self, inputs: Floats, images: Sequence[Image]) -> Floats:
+        """`inputs` with the images in it; rows that are left over repeat the first, so that nothing old is run again."""
+        self.rule.batch(images, inputs)
+        inputs[len(images) :] = inputs[:1]
+        return inputs
 
     def infer(self, inputs: Floats, count: int | None = None) -> dict[str, Floats]:
         """Probabilities float32 (count, L) by head for inputs float32 (B, h, w, C), as `rule` makes them.
