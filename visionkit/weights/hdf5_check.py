@@ -113,6 +113,8 @@ class _Walk:
         h5 = self._h5
         for index in range(h5.h5a.get_num_attrs(item)):
             attribute = h5.h5a.open(item, index=index)
+            if attribute.get_space().get_simple_extent_npoints() == 0:
+                continue  # HDF5 has no size for nothing, such as the `weight_names` of a pooling
             if attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES or index > 1000:
                 self._unsafe(f"has an attribute of {attribute.get_storage_size()} bytes at {place[:200]!r}")
             if attribute.name == b"name" and isinstance(item, h5.h5g.GroupID):
