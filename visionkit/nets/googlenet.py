@@ -43,7 +43,7 @@ class _Variant(NamedTuple):
 
 VARIANTS = {
     "torchvision": _Variant(True, 3, {"maxpool3": 3, "maxpool4": 2}, 0.2, 15),
-    "paper": _Variant(False, 5, {"maxpool3": 3, "maxpool4": 3}, 0.4, 67),
+    "paper": _Variant(False, 5, {"maxpool3": 3, "maxpool4": 3}, 0.4, 79),
 }
 # inception blocks, and the names of the poolings between them
 BODY: tuple[_Block | str, ...] = (
@@ -76,7 +76,7 @@ def googlenet(
         variant: `torchvision` (6,624,904 parameters) or `paper` (6,998,552), both without the auxiliary heads. The
             paper does not say how it normalises locally: Caffe's n = 5, alpha = 1e-4 / 5, beta = 0.75, k = 1.
         aux: with the two heads that help training: the output is a dict of `logits`, `aux1` and `aux2`. Those of the
-            paper flatten a map, so that they need a fixed size of at least 67.
+            paper flatten a map, so that they need a fixed size of at least 79.
 
     Raises:
         ValueError: an argument is out of range.
