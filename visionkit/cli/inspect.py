@@ -26,9 +26,9 @@ OF_MODELS = (
         "visionkit inspect clip.mp4",
         "visionkit inspect --count --json clip.mp4",
         "visionkit inspect resnet50 --imgsz 480,640",
-        "visionkit inspect model.tflite --json",
-        "visionkit inspect resnet50 --filters filters.png",
-        "visionkit inspect resnet50 --explain cat.jpg --class tabby --out tabby.png",
+        "visionkit inspect mobilenet_v3_small --json",
+        "visionkit inspect sign_digits --filters filters.png",
+        "visionkit inspect sign_digits --explain frames/000.jpg --class 4 --out why.png",
     )
 )
 @click.argument("target", metavar="MODEL|MEDIA", type=click.Path())
@@ -75,7 +75,8 @@ def command(target: str, as_json: bool, count: bool, max_pixels: int, **options:
     if is_model(target):
         if count:
             raise UsageError("option-unfit", f"--count is for videos and images; {target!r} is a model.")
-        from visionkit.cli.inspect_model import Request, inspect_model
+        from visionkit.cli.inspect_model import inspect_model
+        from visionkit.cli.inspect_request import Request
 
         return inspect_model(Request(target, as_json=as_json, max_pixels=max_pixels, **options))
     if given := [name for name in OF_MODELS if options[name]]:

@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visionkit.cli.inspect_request import Request, Subject
 from visionkit.cli.inspect_table import layer_lines, note_lines, summary_json, total_lines
 from visionkit.cli.text import emit, emit_json, file_size
 from visionkit.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    import keras
-
-    from visionkit.inspection.facts import Summary
     from visionkit.runtime.files import ModelFile
-    from visionkit.weights import Card
 
-__all__ = ["Request", "Subject", "inspect_model"]
+__all__ = ["inspect_model", "sizes_of"]
 
 Pair = tuple[int, int]
 TIERS = {
@@ -27,41 +24,6 @@ TIERS = {
     "restricted": "restricted: built-in layers or operations only; loaded in safe mode",
     "program": "program: this model can run code; use it only if you trust where it comes from",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """The command line, as it was given."""
-
-    target: str
-    as_json: bool = False
-    max_pixels: int = 100_000_000
-    imgsz: tuple[str, ...] = ()
-    activations: str | None = None
-    filters: str | None = None
-    explain: str | None = None
-    class_name: str | None = None
-    method: str | None = None
-    layer: str | None = None
-    preset: str | None = None
-    out: str | None = None
-    overwrite: bool = False
-    trust_model: bool = False
-
-    @property
-    def looks_inside(self) -> bool:
-        """Whether the network itself is needed, with its weights."""
-        return bool(self.activations or self.filters or self.explain)
-
-
-@dataclasses.dataclass
-class Subject:
-    """What is inspected: the facts to tell, and the network where there is one."""
-
-    facts: dict[str, Any]
-    summary: Summary | None = None
-    model: keras.Model | None = None
-    card: Card | None = None
 
 
 def inspect_model(request: Request) -> int:

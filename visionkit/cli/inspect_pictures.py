@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.cli.inspect_model import Request, Subject
+from visionkit.cli.inspect_request import Request, Subject
 from visionkit.errors import ModelError, OutputError, UsageError
 
 if TYPE_CHECKING:

@@ -1,0 +1,49 @@
+"""What `visionkit inspect MODEL` was asked, and what it looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+    from visionkit.inspection.facts import Summary
+    from visionkit.weights import Card
+
+__all__ = ["Request", "Subject"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The command line, as it was given."""
+
+    target: str
+    as_json: bool = False
+    max_pixels: int = 100_000_000
+    imgsz: tuple[str, ...] = ()
+    activations: str | None = None
+    filters: str | None = None
+    explain: str | None = None
+    class_name: str | None = None
+    method: str | None = None
+    layer: str | None = None
+    preset: str | None = None
+    out: str | None = None
+    overwrite: bool = False
+    trust_model: bool = False
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the network itself is needed, with its weights."""
+        return bool(self.activations or self.filters or self.explain)
+
+
+@dataclasses.dataclass
+class Subject:
+    """What is inspected: the facts to tell, and the network where there is one."""
+
+    facts: dict[str, Any]
+    summary: Summary | None = None
+    model: keras.Model | None = None
+    card: Card | None = None
