@@ -69,6 +69,30 @@ def test_run_writes_a_folder(clip, tmp_path):
     assert json.loads((out / "run.json").read_text())["status"] == "complete"
 
 
+def test_a_run_of_a_classifier_by_the_api(clip, tmp_path):
+    from tests.tasks.cards import COLORS, write_card
+    from visionkit.pipeline import ClassifyStage, Writing
+
+    task = vk.load(write_card(tmp_path / "colors"), runtime="keras", threads=1)
+    seen = list(vk.stream(clip, task))
+    assert [result.class_id.tolist() for _, result in seen] == [
+        task(frame.image).class_id.tolist() for frame, _ in seen
+    ]
+    vk.run(clip, [ClassifyStage(task)], writing=Writing(out=tmp_path / "out"))
+    row = json.loads((tmp_path / "out" / "results.jsonl").read_text().splitlines()[0])
+    assert {entry["class_name"] for entry in row["classes"]} == set(COLORS)
+    with pytest.raises(ModelError, match="asked for `track`"):
+        vk.load(tmp_path / "colors", task="track")
+
+
+def test_a_model_file_needs_a_task(tmp_path):
+    with pytest.raises(UsageError, match="task='classify'"):
+        vk.load(tmp_path / "mine.tflite")
+    with pytest.raises(ModelError) as caught:
+        vk.load(tmp_path / "mine.tflite", task="classify")
+    assert caught.value.slug == "model-missing"
+
+
 def test_load_of_an_unknown_model_is_told():
     with pytest.raises(ModelError) as caught:
         vk.load("no_such_model")

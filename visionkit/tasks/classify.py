@@ -153,7 +153,7 @@ class Classifier(CompiledTask):
         return found if self.multi else found[self.heads[0]]
 
     def fill(self, inputs: Floats, images: Sequence[Image]) -> Floats:
-        """`inputs` with the images in it; rows that are left over repeat the first, so that nothing old is run again."""
+        """`inputs` with the images in it; rows left over repeat the first, so that nothing old is run."""
         self.rule.batch(images, inputs)
         inputs[len(images) :] = inputs[:1]
         return inputs
