@@ -16,6 +16,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("visionkit.cli.train", "Train a model on your own material."),
     "eval": ("visionkit.cli.eval", "Measure a model on annotated data."),
     "models": ("visionkit.cli.models", "List the model cards, show one, fetch or import its weights."),
-    "inspect": ("visionkit.cli.inspect", "Tell what a video, an image or a folder really holds."),
+    "inspect": ("visionkit.cli.inspect", "Tell what a model is made of, or what a video or a folder holds."),
     "doctor": ("visionkit.cli.doctor", "Tell what this machine has: versions, cores, codecs, models."),
 }

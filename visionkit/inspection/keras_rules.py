@@ -202,7 +202,7 @@ POINTWISE = (
     "Activation ReLU LeakyReLU PReLU ELU Softmax BatchNormalization UnitNormalization LocalResponseNormalization "
     "Dropout SpatialDropout2D GaussianDropout GaussianNoise AlphaDropout ActivityRegularization Identity InputLayer "
     "Rescaling Normalization Discretization RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast "
-    "RandomBrightness RandomCrop Add Subtract Multiply Average Maximum Minimum "
+    "RandomBrightness RandomCrop CustomScaleLayer Add Subtract Multiply Average Maximum Minimum "
     # operations
     "Relu Relu6 LeakyRelu Elu Selu Gelu Silu Swish Sigmoid HardSigmoid HardSilu HardSwish Tanh Softplus Softsign "
     "Absolute Abs Negative Exp Log Sqrt Rsqrt Square Power Clip Divide TrueDivide Cast"
