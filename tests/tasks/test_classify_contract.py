@@ -14,7 +14,7 @@ from visionkit.io.results import frame_row
 from visionkit.structures import Classification, Frame, MultiClassification
 from visionkit.tasks import load_classifier
 from visionkit.tasks.input_rule import InputRule
-from visionkit.tasks.load_classify import card_rule
+from visionkit.tasks.load_classify import card_rule, shares
 from visionkit.weights import list_cards
 
 CARDS = [card for card in list_cards() if card.task == "classify"]
@@ -133,6 +133,23 @@ def test_every_card_has_a_rule_labels_and_a_network(card) -> None:
     from visionkit import nets
 
     assert callable(getattr(nets, card.network))
+
+
+@pytest.mark.parametrize(
+    ("weights_bytes", "cores", "expected"),
+    [(22 << 20, 2, (1, 2)), (100 << 20, 2, (1, 2)), (550 << 20, 2, (2, 1)), (22 << 20, 16, (4, 4)), (9, 1, (1, 1))],
+)
+def test_cores_are_shared_out_while_the_weights_stay_few(weights_bytes, cores, expected) -> None:
+    assert shares(weights_bytes, cores) == expected
+
+
+def test_instances_answer_alike(source, task) -> None:
+    several = load_classifier(source, runtime="litert", threads=1, batch=2, instances=3)
+    assert several.instances == 3
+    for image in pictures():
+        found, expected = several.logits(image), task.logits(image)
+        if not task.multi:
+            assert np.array_equal(found, expected)
 
 
 def test_cards_that_do_not_fit_are_told(tmp_path) -> None:

@@ -13,7 +13,6 @@ from visionkit.cli import classify_dense as dense
 from visionkit.cli.closing import closing_lines, show
 from visionkit.cli.options import (
     CLASSES,
-    STDOUT,
     check_source,
     classifier_options,
     image_size,
@@ -111,14 +110,12 @@ def classify(source: str, load: Callable[[], Classifier], options: dict[str, Any
 def load_model(options: dict[str, Any]) -> Classifier:
     """The classifier that the options name."""
     from visionkit.cli.download import DownloadBar, announce
-    from visionkit.pipeline import network_threads
     from visionkit.tasks import load_classifier
     from visionkit.tasks.load_classify import DEFAULT_CLASSIFIER, is_model_file
 
     name = options["model"] or DEFAULT_CLASSIFIER
-    encoding = options["video"] and options["out"] != STDOUT
     how: dict[str, Any] = {key: options[key] for key in ("runtime", "precision", "batch", "topk", "conf", "classes")}
-    how["threads"] = options["threads"] or network_threads(encoding=encoding)
+    how |= {"threads": options["threads"], "instances": 1 if options["threads"] else None}
     if is_model_file(name):
         _refuse(options, ("imgsz",), "a model file has its own size")
         how |= {key: options[key] for key in ("labels", "preset", "resize") if options[key] is not None}

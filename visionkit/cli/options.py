@@ -161,7 +161,7 @@ def model_options(function: F) -> F:
             "--threads",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Threads for the network.  [default: half of the cores; all with --no-video]",
+            help="Threads for the network.  [default: what is fastest beside the other stages]",
         ),
     )(function)
 

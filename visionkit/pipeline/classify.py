@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassifyStage"]
 
-WORKERS = 2  # while one waits for the network, another makes the next input
-
 
 class ClassifyStage(Stage):
     """Classifies every frame, and on a video smooths the probabilities over time.
@@ -31,7 +29,8 @@ class ClassifyStage(Stage):
             source and the outputs have proved good, and then closed by the stage.
         batch: images in one call of the network; as the classifier was compiled for.
         smooth_s: time constant of the smoothing in seconds; 0 for none (`Smoother`).
-        workers: threads that make inputs and wait for the network.
+        workers: threads that make inputs and wait for the network; None is one more than the classifier has instances,
+            so that the next input is made meanwhile.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class ClassifyStage(Stage):
         *,
         batch: int | None = None,
         smooth_s: float = 0.0,
-        workers: int = WORKERS,
+        workers: int | None = None,
     ) -> None:
         from visionkit.tasks import Classifier
 
@@ -48,7 +47,8 @@ class ClassifyStage(Stage):
         self._given = classifier
         if batch is None:
             batch = classifier.batch if isinstance(classifier, Classifier) else 1
-        super().__init__("classify", batch, workers)
+        super().__init__("classify", batch, workers or 1)
+        self._workers = workers
         self._classifier: Classifier | None = None
         self._smoother = Smoother(smooth_s)
 
@@ -58,6 +58,7 @@ class ClassifyStage(Stage):
 
         given = self._given
         self._classifier = given if isinstance(given, Classifier) else given()
+        self.workers = self._workers or self._classifier.instances + 1
         self.class_names = self._classifier.labels or None
         self._smoother.reset()
 
@@ -91,6 +92,7 @@ class ClassifyStage(Stage):
             "resize": rule.resize,
             "batch": self.batch,
             "threads": self._classifier.runner.threads,
+            "instances": self._classifier.instances,
             "smooth_s": self._smoother.tau_s,
             "topk": options.topk,
             "conf": options.conf,

@@ -73,6 +73,7 @@ class Classifier(CompiledTask):
     Attributes:
         batch: images in one call of the network.
         multi: whether answers are `MultiClassification`.
+        runners: the instances of the network.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class Classifier(CompiledTask):
         others: Sequence[Runner] = (),
     ) -> None:
         super().__init__(runner)
-        self._runners = (runner, *others)
+        self.runners = (runner, *others)
         self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for each in self._runners:
+        for each in self.runners:
             self._idle.put(each)
         self.runner, self.rule, self.activation = runner, rule, activation
         self.labels = labels
@@ -107,7 +108,7 @@ class Classifier(CompiledTask):
     @property
     def instances(self) -> int:
         """How many calls of the network may run side by side."""
-        return len(self._runners)
+        return len(self.runners)
 
     @property
     def class_count(self) -> dict[str, int]:
@@ -207,7 +208,7 @@ class Classifier(CompiledTask):
 
     def close(self) -> None:
         """Give the networks' memory back."""
-        for runner in self._runners:
+        for runner in self.runners:
             runner.close()
 
     def _raw(self, inputs: Floats, count: int) -> dict[str, Floats]:
