@@ -219,6 +219,6 @@ def test_the_closing_lines_name_what_was_first_most_often():
         counts={"rows": 9}, seconds={"flow": 3.0}, out=None, warnings=["w"], status="interrupted", exit_code=130
     )
     lines = classify_command.summary(result, Counter({"cat": 6, "dog": 2, "failed": 1}))
-    assert lines[0] == "9 frames in 3.0 s (3 fps): cat in 6, dog in 2, failed in 1 first"
+    assert lines[0] == "9 frames in 3.0 s (3 fps): likeliest cat in 6, dog in 2, failed in 1"
     assert lines[1] == "visionkit: warning: w"
     assert "Stopped by Ctrl-C after 9 frames" in lines[2]

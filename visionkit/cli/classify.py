@@ -160,4 +160,4 @@ def summary(result: RunResult, best: Counter[str]) -> list[str]:
     """The closing lines of a run."""
     frames = result.counts["rows"]
     told = ", ".join(f"{name} in {count}" for name, count in best.most_common(3))
-    return closing_lines(result, frames, f"{told or 'nothing'} first")
+    return closing_lines(result, frames, f"likeliest {told or 'nothing'}")

@@ -105,7 +105,7 @@ def _fitted(
         figure = style.size("100.0 %")[0]
         needed = max(style.size(name)[0] + (0 if confidence is None else figure) for name, confidence in lines)
         if needed <= limit:
-            return style, lines, max(needed, min(limit, 3 * figure))
+            return style, lines, max(needed, min(limit, 2 * figure))
     room = limit - figure
     cut = [(_cut(name, room, style), confidence) for name, confidence in lines]
     return style, cut, limit
