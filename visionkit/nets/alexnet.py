@@ -13,7 +13,7 @@ from keras import layers
 
 from visionkit.layers.normalization import LocalResponseNormalization
 from visionkit.layers.pooling import AdaptiveAveragePooling2D, CeilMaxPooling2D
-from visionkit.nets.blocks import Classes, classifier_head, conv, dense, image_input
+from visionkit.nets.blocks import Classes, classifier_head, conv, dense, image_input, layer_name
 
 __all__ = ["alexnet", "alexnet_2012"]
 
@@ -69,7 +69,7 @@ def alexnet(
     x = AdaptiveAveragePooling2D(6, name="avgpool")(x)
     x = layers.Flatten(name="flatten")(x)
     for name in ("classifier.1", "classifier.4"):
-        x = layers.Dropout(dropout, name=f"{name}.dropout")(x)
+        x = layers.Dropout(dropout, name=layer_name(f"{name}.dropout"))(x)
         x = dense(x, UNITS, name=name)
     return keras.Model(image, classifier_head(x, classes), name="alexnet")
 
@@ -104,7 +104,7 @@ def alexnet_2012(
     x = layers.Flatten(name="flatten")(x)
     for name in ("fc6", "fc7"):
         x = dense(x, UNITS, name=name)
-        x = layers.Dropout(dropout, name=f"{name}.dropout")(x)
+        x = layers.Dropout(dropout, name=layer_name(f"{name}.dropout"))(x)
     return keras.Model(image, classifier_head(x, classes), name="alexnet_2012")
 
 

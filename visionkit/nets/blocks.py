@@ -1,7 +1,7 @@
 """Building blocks that all classification networks share: input, convolution with its norm and activation, heads.
 
 Padding is torch's: explicit, symmetric, in pixels. A layer with weights carries the name that torchvision's module has,
-dots kept ("layer1.0.conv1"), so that its checkpoints find their place.
+dots kept ("layer1.0.conv1"), so that its checkpoints find their place; see `layer_name` for the one exception.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ __all__ = [
     "conv_norm",
     "dense",
     "image_input",
+    "layer_name",
     "norm",
 ]
 
 Classes = int | Mapping[str, int] | None
 Pair = int | tuple[int, int]
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid")
+
+
+def layer_name(torch: str) -> str:
+    """The name of a layer with variables: torch's, but "-" for "." where Keras runs on torch, which refuses dots."""
+    return torch.replace(".", "-") if keras.backend.backend() == "torch" else torch
 
 
 def image_input(
@@ -83,7 +89,7 @@ def conv(
         "padding": "same" if same and any(padding) else "valid",
         "dilation_rate": dilation,
         "use_bias": bias,
-        "name": name,
+        "name": layer_name(name),
     }
     if groups > 1 and groups == filters == x.shape[-1]:
         return layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **options)(x)
@@ -92,7 +98,7 @@ def conv(
 
 def norm(x: Any, *, name: str, epsilon: float = 1e-5) -> Any:
     """Batch normalisation; Keras's momentum 0.9 is torch's 0.1."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=layer_name(name))(x)
 
 
 def activate(x: Any, activation: str | None, *, name: str) -> Any:
@@ -136,7 +142,7 @@ def conv_norm(
 
 def dense(x: Any, units: int, *, name: str) -> Any:
     """A fully connected layer and its ReLU, (B, D) -> (B, units)."""
-    x = layers.Dense(units, kernel_initializer="he_normal", name=name)(x)
+    x = layers.Dense(units, kernel_initializer="he_normal", name=layer_name(name))(x)
     return layers.ReLU(name=f"{name}.relu")(x)
 
 

@@ -13,7 +13,7 @@ from keras import layers
 
 from visionkit.layers.normalization import LocalResponseNormalization
 from visionkit.layers.pooling import AdaptiveAveragePooling2D, CeilMaxPooling2D
-from visionkit.nets.blocks import Classes, check_aux, classifier_head, conv, conv_norm, dense, image_input
+from visionkit.nets.blocks import Classes, check_aux, classifier_head, conv, conv_norm, dense, image_input, layer_name
 
 __all__ = ["googlenet"]
 
@@ -140,8 +140,8 @@ def _aux(x: Any, name: str, classes: Any, rules: _Variant) -> Any:
     x = _unit(x, 128, 1, rules, name=f"{name}.conv")
     x = layers.Flatten(name=f"{name}.flatten")(x)
     x = dense(x, 1024, name=f"{name}.fc1")
-    x = layers.Dropout(0.7, name=f"{name}.dropout")(x)
-    return layers.Dense(classes, name=f"{name}.fc2")(x)
+    x = layers.Dropout(0.7, name=layer_name(f"{name}.dropout"))(x)
+    return layers.Dense(classes, name=layer_name(f"{name}.fc2"))(x)
 
 
 def _unit(x: Any, filters: int, kernel: int, rules: _Variant, *, name: str, **options: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from visionkit.nets.blocks import Classes, Pair, check_aux, classifier_head, conv_norm, image_input
+from visionkit.nets.blocks import Classes, Pair, check_aux, classifier_head, conv_norm, image_input, layer_name
 
 __all__ = ["inception_v3"]
 
@@ -192,4 +192,4 @@ def _aux(x: Any, classes: Any) -> Any:
     x = _unit(x, _Conv("conv0", 128), "AuxLogits.")
     x = _unit(x, _Conv("conv1", 768, 5, valid=True), "AuxLogits.")
     x = layers.GlobalAveragePooling2D(name="AuxLogits.pool")(x)
-    return layers.Dense(classes, name="AuxLogits.fc")(x)
+    return layers.Dense(classes, name=layer_name("AuxLogits.fc"))(x)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from visionkit.nets.blocks import Classes, classifier_head, conv_norm, image_input
+from visionkit.nets.blocks import Classes, classifier_head, conv_norm, image_input, layer_name
 
 __all__ = ["divisible", "mobilenet_v2"]
 
@@ -76,7 +76,7 @@ def mobilenet_v2(
     x = conv_norm(x, divisible(LAST * max(1.0, width_multiplier)), 1, names=names, activation="relu6")
     if classes is not None:
         x = layers.GlobalAveragePooling2D(name="avgpool")(x)
-        x = layers.Dropout(dropout, name="classifier.0")(x)
+        x = layers.Dropout(dropout, name=layer_name("classifier.0"))(x)
     return keras.Model(image, classifier_head(x, classes), name="mobilenet_v2")
 
 

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from visionkit.layers.pooling import AdaptiveAveragePooling2D, CeilMaxPooling2D
-from visionkit.nets.blocks import Classes, classifier_head, conv, dense, image_input
+from visionkit.nets.blocks import Classes, classifier_head, conv, dense, image_input, layer_name
 
 __all__ = ["vgg16", "vgg19"]
 
@@ -55,7 +55,7 @@ def _vgg(
     x = layers.Flatten(name="flatten")(x)
     for layer in ("classifier.0", "classifier.3"):
         x = dense(x, UNITS, name=layer)
-        x = layers.Dropout(dropout, name=f"{layer}.dropout")(x)
+        x = layers.Dropout(dropout, name=layer_name(f"{layer}.dropout"))(x)
     return keras.Model(image, classifier_head(x, classes), name=name)
 
 

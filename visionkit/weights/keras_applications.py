@@ -112,7 +112,7 @@ def _match(layers: list[Any], names: Mapping[str, str], entries: Entries) -> tup
     """Each layer with its arrays, and what does not fit."""
     fills, misfits = [], []
     for layer in layers:
-        entry = names.get(layer.name, "")
+        entry = names.get(layer.name.replace("-", "."), "")  # see nets/blocks.py: layer_name
         if entry not in entries:
             misfits.append(f"the layer {layer.name} ({entry or 'not theirs'}) is not in the file")
             continue
