@@ -1,4 +1,4 @@
-"""The loop that trains a classifier: one schedule, checkpoints it can go on from, early stopping. Any Keras backend."""
+"""The loop that trains a network: a schedule, checkpoints it can go on from, early stopping. Any Keras backend."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from visionkit.errors import ModelError, UsageError
 from visionkit.io import write_json
 from visionkit.runtime.keras_net import has_gpu
 
-__all__ = ["FitOptions", "FitResult", "fit", "read_state"]
+__all__ = ["ClassGoal", "FitOptions", "FitResult", "Goal", "fit", "read_state"]
 
 STATE = "state.json"
 BEST = "best.weights.h5"
@@ -32,10 +32,11 @@ class Batches(Protocol):
 
     steps_per_epoch: int
 
-    def stream(self, first: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Batches number `first`, `first` + 1 …: images float32 (B, H, W, 3), classes one-hot float32 (B, L)."""
+    def stream(self, first: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[Any]]]:
+        """Batches number `first`, `first` + 1 …: images float32 (B, H, W, 3), and what the goal's loss takes."""
 
 
+@runtime_checkable
 class Held(Protocol):
     """Samples to choose the epoch on."""
 
@@ -45,13 +46,33 @@ class Held(Protocol):
         """Logits (N, L) of all of them."""
 
 
+class Goal(Protocol):
+    """What a network learns, and the numbers that choose its best epoch."""
+
+    @property
+    def loss(self) -> Any:
+        """A Keras loss of (what `Batches` gives, logits)."""
+
+    @property
+    def accuracy(self) -> Any:
+        """A Keras metric, or a function of the same two, for the curve of the training itself."""
+
+    def scores(self, predict: Predict) -> dict[str, float]:
+        """The numbers `val_…` of an epoch, `val_loss` among them; `predict` takes float32 (B, H, W, 3)."""
+
+    def rank(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        """What makes one epoch's row of numbers better than another: larger is better."""
+
+
 @dataclass(frozen=True, slots=True)
 class FitOptions:
     """How a network learns.
 
     Args:
         patience: stop after this many epochs without a better validation accuracy; 0 never stops early.
-        learning_rate: at its highest, after a linear warm-up of `warmup` epochs; then one cosine to a hundredth.
+        learning_rate: at its highest, after a linear warm-up of `warmup` epochs.
+        schedule: `cosine`, half of one down to a hundredth; or `poly`, (1 - t) ** 0.9 (Chen et al., DeepLab, TPAMI
+            2017, section 4.1.2).
         smoothing: of the labels (Szegedy et al., Rethinking the Inception architecture, CVPR 2016, section 7).
     """
 
@@ -62,6 +83,7 @@ class FitOptions:
     weight_decay: float = 0.02
     smoothing: float = 0.1
     warmup: int = 3
+    schedule: str = "cosine"
 
 
 @dataclass
@@ -83,10 +105,34 @@ class FitResult:
         return float(sum(row["seconds"] for row in self.history)) + self.sums["seconds"]
 
 
+class ClassGoal:
+    """One class an image: smoothed cross-entropy; the best epoch has the highest accuracy, then the lower loss."""
+
+    def __init__(self, held: Held, smoothing: float) -> None:
+        self._held = held
+        self.loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+        self.accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+
+    def scores(self, predict: Predict) -> dict[str, float]:
+        """Mean cross-entropy and accuracy. A loss that is not finite ranks last, as the largest float."""
+        logits, labels = self._held.logits(predict), self._held.labels
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+        mean = float(loss.mean())
+        return {
+            "val_loss": mean if math.isfinite(mean) else 3.4e38,
+            "val_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        }
+
+    def rank(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        """Accuracy, then the lower loss."""
+        return row["val_accuracy"], -row["val_loss"]
+
+
 def fit(
     network: keras.Model,
     batches: Batches,
-    held: Held,
+    held: Held | Goal,
     *,
     out: Path,
     options: FitOptions,
@@ -96,11 +142,12 @@ def fit(
 ) -> FitResult:
     """Train `network` (logits out); at the end it holds the weights of its best epoch.
 
-    AdamW, gradients clipped, the schedule of `FitOptions`; the best epoch is that of the highest accuracy on `held`,
-    the lower loss among equals. `out` holds `state.json` and checkpoints: a call with the same arguments goes on from
-    them, and ends as if it had never stopped.
+    AdamW, gradients clipped, the schedule of `FitOptions`; the best epoch is that which the goal ranks highest. `out`
+    holds `state.json` and checkpoints: a call with the same arguments goes on from them, and ends as if it had never
+    stopped.
 
     Args:
+        held: the goal; or samples with classes, of which a `ClassGoal` is made.
         facts: what else makes this training itself (data, network …); another set of facts in `out` is refused.
         report: is given each epoch's row of the history.
         should_stop: asked after every step; true saves and returns at once.
@@ -111,7 +158,8 @@ def fit(
     """
     told = {**(facts or {}), **dataclasses.asdict(options)}
     keras.utils.set_random_seed(options.seed)
-    trainer = _compiled(network, options, batches.steps_per_epoch)
+    goal = held if not isinstance(held, Held) else ClassGoal(held, options.smoothing)
+    trainer = _compiled(network, goal, options, batches.steps_per_epoch)
     out.mkdir(parents=True, exist_ok=True)
     state = _resume(trainer, out, told)
     last = options.epochs * batches.steps_per_epoch
@@ -120,7 +168,7 @@ def fit(
         while not _finished(state, options, last):
             _step(trainer, network, stream, state, options.seed)
             if state.step % batches.steps_per_epoch == 0:
-                row = _close_epoch(trainer, network, held, state, out, batches.steps_per_epoch)
+                row = _close_epoch(trainer, network, goal, state, out, batches.steps_per_epoch)
                 _save(trainer, state, out, told)
                 if report:
                     report(row)
@@ -136,25 +184,49 @@ def fit(
     return state
 
 
-def _compiled(network: keras.Model, options: FitOptions, steps: int) -> keras.Model:
-    """A model over the same layers that owns the optimizer, so that weights are saved without it."""
+class Poly(keras.optimizers.schedules.LearningRateSchedule):
+    """`rate` after a linear warm-up, then times (1 - t) ** `power`, t from 0 to 1."""
+
+    def __init__(self, rate: float, steps: int, warmup: int, power: float = 0.9) -> None:
+        self.rate, self.steps, self.warmup, self.power = rate, steps, warmup, power
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, counted from 0."""
+        step = keras.ops.cast(step, "float32")
+        rising = (step + 1) / (self.warmup + 1)
+        rest = 1 - (step - self.warmup) / max(1, self.steps - self.warmup)
+        falling = keras.ops.power(keras.ops.clip(rest, 0.0, 1.0), self.power)
+        return self.rate * keras.ops.where(step < self.warmup, rising, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {"rate": self.rate, "steps": self.steps, "warmup": self.warmup, "power": self.power}
+
+
+def _schedule(options: FitOptions, steps: int) -> Any:
     total = options.epochs * steps
     warmup = min(options.warmup * steps, total // 5)
-    schedule: Any = keras.optimizers.schedules.CosineDecay(
+    if options.schedule == "poly":
+        return Poly(options.learning_rate, total, warmup)
+    return keras.optimizers.schedules.CosineDecay(
         options.learning_rate / 20,
         max(1, total - warmup),
         alpha=0.01,
         warmup_target=options.learning_rate,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=options.weight_decay, clipnorm=5.0)
+
+
+def _compiled(network: keras.Model, goal: Goal, options: FitOptions, steps: int) -> keras.Model:
+    """A model over the same layers that owns the optimizer, so that weights are saved without it."""
+    optimizer = keras.optimizers.AdamW(_schedule(options, steps), weight_decay=options.weight_decay, clipnorm=5.0)
     no_decay = ("bias", "gamma", "beta")
     optimizer.exclude_from_weight_decay(var_names=list(no_decay))
     trainer = keras.Model(network.input, network.output, name="trainer")
     trainer.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=options.smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        loss=goal.loss,
+        metrics=[goal.accuracy],
         # XLA makes convolutions on a CPU slower by far, except on JAX, which has nothing else
         jit_compile={"jax": True, "tensorflow": has_gpu()}.get(keras.backend.backend(), False),
     )
@@ -196,40 +268,26 @@ def _reseed(network: keras.Model, seed: int, step: int) -> None:
 
 
 def _close_epoch(
-    trainer: keras.Model, network: keras.Model, held: Held, state: FitResult, out: Path, steps: int
+    trainer: keras.Model, network: keras.Model, goal: Goal, state: FitResult, out: Path, steps: int
 ) -> dict[str, Any]:
     """The row of the epoch that has just ended; its weights are kept if it is the best."""
     started = time.monotonic()
     rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
-    logits = held.logits(trainer.predict_on_batch)
-    loss, accuracy = _scores(logits, held.labels)
+    scores = goal.scores(trainer.predict_on_batch)
     row = {
         "epoch": len(state.history) + 1,
         "loss": round(state.sums["loss"] / steps, 6),
         "accuracy": round(state.sums["right"] / steps, 6),
-        "val_loss": round(loss, 6),
-        "val_accuracy": round(accuracy, 6),
+        **{key: round(value, 6) for key, value in scores.items()},
         "learning_rate": rate,
         "seconds": round(state.sums["seconds"] + time.monotonic() - started, 3),
     }
     state.history.append(row)
     state.sums = {"loss": 0.0, "right": 0.0, "seconds": 0.0}
-    if state.best is None or _rank(row) > _rank(state.best):
+    if state.best is None or goal.rank(row) > goal.rank(state.best):
         state.best = row
         _save_whole(network, out / BEST)
     return row
-
-
-def _rank(row: dict[str, Any]) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]
-
-
-def _scores(logits: Logits, labels: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of logits (N, L). A loss that is not finite ranks last, as the largest float."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
-    mean = float(loss.mean())
-    return mean if math.isfinite(mean) else 3.4e38, float((logits.argmax(axis=1) == labels).mean())
 
 
 def _save(trainer: keras.Model, state: FitResult, out: Path, told: dict[str, Any]) -> None:
