@@ -64,7 +64,7 @@ class Augmentation:
         view = cv2.warpAffine(
             image, matrix, size_hw[::-1], flags=cv2.INTER_LINEAR, borderMode=beyond, borderValue=border or (0.0,) * 3
         )
-        return self._gap(self._colours(np.asarray(view, np.uint8), rng), rng)
+        return self._gap(self.colours(np.asarray(view, np.uint8), rng), rng)
 
     def matrix(self, size_hw: tuple[int, int], rng: np.random.Generator) -> Matrix:
         """A random affine map (2, 3) of the view onto itself, about its centre; pixel indices, as OpenCV has them."""
@@ -80,7 +80,8 @@ class Augmentation:
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
         return np.column_stack([linear, centre - linear @ centre + shift])
 
-    def _colours(self, view: Image, rng: np.random.Generator) -> Image:
+    def colours(self, view: Image, rng: np.random.Generator) -> Image:
+        """The view with its light and colours changed at random."""
         k = self.strength
         gain = 1 + k * self.light * rng.uniform(-1, 1)
         offset = 128 * k * self.light * rng.uniform(-1, 1)

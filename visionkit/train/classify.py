@@ -27,7 +27,7 @@ from visionkit.train.fit import FitOptions, FitResult, fit
 from visionkit.train.split import Split, block_split, read_split, stratified_split
 from visionkit.weights import Card, load_card
 
-__all__ = ["ClassifyPlan", "ClassifyTraining", "train_classifier"]
+__all__ = ["ClassifyPlan", "ClassifyTraining", "policy", "train_classifier"]
 
 SCRATCH = {"depths": [1, 1, 1, 1], "width": 32}
 SMALL = 64  # below this many pixels, the stem keeps the size
@@ -122,7 +122,7 @@ def train_classifier(
     rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
     tell(_told(folders, split))
     precision = "mixed_float16" if has_gpu() else "float32"
-    with _policy(precision):
+    with policy(precision):
         keras.utils.set_random_seed(plan.options.seed)
         network = _network(plan, table, source)
         tell(f"{table['network']}, {network.count_params():,} parameters, {keras.backend.backend()}, {precision}")
@@ -268,7 +268,7 @@ def _copy_weights(original: keras.Model, network: keras.Model, name: str) -> Non
 
 
 @contextlib.contextmanager
-def _policy(name: str) -> Iterator[None]:
+def policy(name: str) -> Iterator[None]:
     """Within, layers are built with this arithmetic."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

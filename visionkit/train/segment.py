@@ -1,0 +1,301 @@
+"""A segmentation network from a folder of images and masks: data, split, network and loop. Any Keras backend."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from visionkit.errors import InputError, ModelError, UsageError
+from visionkit.runtime.keras_net import has_gpu
+from visionkit.tasks.input_rule import InputRule
+from visionkit.train.class_folders import Problem
+from visionkit.train.classify import policy
+from visionkit.train.fit import FitOptions, FitResult, fit
+from visionkit.train.mask_folders import (
+    VOID,
+    LabelSet,
+    MaskFolders,
+    MaskSample,
+    read_labels,
+    read_mask_folders,
+)
+from visionkit.train.mask_images import CheckedMasks, MaskBatches, SegmentMaterial, check_masks, class_weights
+from visionkit.train.segment_augment import SegmentAugmentation
+from visionkit.train.segment_goal import SegmentGoal
+from visionkit.weights import Card, load_card
+
+__all__ = ["SegmentPlan", "SegmentTraining", "train_segmenter"]
+
+STANDARD = FitOptions(epochs=80, learning_rate=2e-3, schedule="poly", smoothing=0.0)
+SIDE = 256  # of the shorter side of the network's input, at most, where nothing is said
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """What to train, on what, how.
+
+    Args:
+        data: folder of images and masks (`read_mask_folders`).
+        out: folder of the training, which becomes the model's.
+        labels: as `read_labels` takes it; without, the classes are the numbers in the masks.
+        void: further numbers in masks that mean "no class".
+        network: a function of `visionkit.nets`, with keyword arguments `args`.
+        source: name or folder of a card to start from: weights of layers with the same name and shape, its input rule,
+            and its network where `network` is None.
+        size_hw: of whole images as the network sees them; without, the source's, or the images' own up to 256.
+        crop_hw: of the views in training; without, `size_hw`.
+        weighting: of the classes in the loss: `none`, `median` or `sqrt` (`class_weights`).
+        val: fraction that chooses the epoch, where the data is not split itself.
+    """
+
+    data: Path
+    out: Path
+    labels: str | None = None
+    void: tuple[int, ...] = ()
+    network: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    size_hw: tuple[int, int] | None = None
+    crop_hw: tuple[int, int] | None = None
+    resize: str | None = None
+    weighting: str = "sqrt"
+    val: float = 0.2
+    batch: int = 4
+    workers: int = 1
+    augmentation: SegmentAugmentation = field(default_factory=SegmentAugmentation)
+    options: FitOptions = STANDARD
+
+
+@dataclass
+class SegmentTraining:
+    """A training that has ended or was interrupted.
+
+    Args:
+        table: the card of the model, without weights and metrics, as a TOML table.
+        goal: holds the validation samples and answers about them, with the best weights.
+    """
+
+    network: keras.Model
+    table: dict[str, Any]
+    material: SegmentMaterial
+    learnt: list[MaskSample]
+    problems: list[Problem]
+    goal: SegmentGoal
+    result: FitResult
+
+
+def train_segmenter(
+    plan: SegmentPlan,
+    *,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SegmentTraining:
+    """Train as planned, or go on with what `plan.out` holds. Writes `split.json` and checkpoints there.
+
+    On a GPU the arithmetic is mixed precision, on a CPU never.
+
+    Args:
+        report: is given a row of numbers after each epoch; `tell` lines about data and network.
+        should_stop: asked after every step; true saves and returns.
+
+    Raises:
+        InputError: the data holds no pairs, or not enough.
+        ModelError: the card to start from does not fit; `training-diverged`.
+        UsageError: `plan.out` holds another training; the network does not take the arguments.
+    """
+    folders = read_mask_folders(plan.data)
+    source = None if plan.source is None else _source(plan.source)
+    material = SegmentMaterial(folders, _given_labels(plan))
+    checked = check_masks(material)
+    labels = _numbered(checked) if not material.labels.names else material.labels.names
+    if len(labels) < 2:
+        raise InputError("one-class", f"The masks hold one class only, {labels}; a network needs two to tell apart.")
+    pixels = checked.pixels[:, : len(labels)]
+    learn, held = _split(plan, folders, checked)
+    table = _card_table(plan, source, labels, material(learn[0])[0].shape[:2])
+    rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
+    tell(f"{len(labels)} classes, {len(learn)} images to learn from, {len(held)} to choose the epoch on.")
+    rows = {sample.name: k for k, sample in enumerate(checked.samples)}
+    weights = class_weights(pixels[[rows[sample.name] for sample in learn]], plan.weighting)
+    crop_hw = plan.crop_hw or rule.size_hw
+    precision = "mixed_float16" if has_gpu() else "float32"
+    with policy(precision):
+        keras.utils.set_random_seed(plan.options.seed)
+        network = _build(table["network"], table["args"], len(labels), crop_hw)
+        viewer = _build(table["network"], table["args"], len(labels), rule.size_hw)
+        if source is not None:
+            _start_from(network, source, tell)
+        tell(f"{table['network']}, {network.count_params():,} parameters, {keras.backend.backend()}, {precision}")
+        batches = MaskBatches(
+            material,
+            learn,
+            rule,
+            plan.augmentation,
+            crop_hw=crop_hw,
+            batch=plan.batch,
+            seed=plan.options.seed,
+            workers=plan.workers,
+        )
+        goal = SegmentGoal(network, viewer, material, held, rule=rule, weights=weights)
+        plan.out.mkdir(parents=True, exist_ok=True)
+        _write_split(plan.out / "split.json", labels, learn, held)
+        result = fit(
+            network,
+            batches,
+            goal,
+            out=plan.out,
+            options=plan.options,
+            facts=_facts(plan, table, (learn, held), checked, source),
+            report=report,
+            should_stop=should_stop,
+        )
+        viewer.set_weights(network.get_weights())
+    return SegmentTraining(viewer, table, material, learn, checked.problems, goal, result)
+
+
+def _given_labels(plan: SegmentPlan) -> LabelSet:
+    if plan.labels is None:
+        return LabelSet((), frozenset(plan.void))
+    given = read_labels(plan.labels)
+    return LabelSet(given.names, given.void | frozenset(plan.void))
+
+
+def _numbered(checked: CheckedMasks) -> tuple[str, ...]:
+    """Names for classes that nobody named: their numbers, up to the largest one in the masks."""
+    there = np.flatnonzero(checked.pixels[:, :VOID].sum(axis=0))
+    return tuple(str(k) for k in range(int(there.max()) + 1)) if len(there) else ()
+
+
+def _source(name: str) -> Card:
+    card = load_card(name)
+    if card.task not in ("segment", "classify"):
+        raise ModelError(
+            "model-unfit", f"{card.name} is a model to {card.task}; start from one to segment or classify."
+        )
+    return card
+
+
+def _split(plan: SegmentPlan, folders: MaskFolders, checked: CheckedMasks) -> tuple[list[MaskSample], list[MaskSample]]:
+    """Samples to learn from and to choose the epoch on: as the data is split, or at random by the seed."""
+    parts = [folders.parts.get(sample.name, "train") for sample in checked.samples]
+    learn = [sample for sample, part in zip(checked.samples, parts, strict=True) if part == "train"]
+    held = [sample for sample, part in zip(checked.samples, parts, strict=True) if part == "val"]
+    if not held:
+        count = max(1, round(len(learn) * plan.val))
+        chosen = set(np.random.default_rng(plan.options.seed).permutation(len(learn))[:count].tolist())
+        held = [sample for k, sample in enumerate(learn) if k in chosen]
+        learn = [sample for k, sample in enumerate(learn) if k not in chosen]
+    if not learn or not held:
+        raise InputError("split-invalid", "There must be an image to learn from and one to choose the epoch on.")
+    same = {checked.digests[sample.name] for sample in learn}
+    for sample in held:
+        if checked.digests[sample.name] in same:
+            checked.problems.append(
+                Problem("leak", sample.name, "(val) is the same as an image to learn from: scores will be too good")
+            )
+    return learn, held
+
+
+def _card_table(
+    plan: SegmentPlan, source: Card | None, labels: tuple[str, ...], first_hw: tuple[int, ...]
+) -> dict[str, Any]:
+    """The new model's card: what of the source it keeps, and its own classes."""
+    network = plan.network or (source.network if source is not None and source.task == "segment" else "unet")
+    same = source is not None and network == source.network
+    args = {k: v for k, v in source.args.items() if k not in ("classes", "size_hw")} if source and same else {}
+    if source is not None:
+        rule = {**source.input}
+    else:
+        scale = min(1.0, SIDE / min(first_hw))
+        rule = {"size_hw": [max(1, round(n * scale)) for n in first_hw], "resize": "stretch", "preset": "torch"}
+    if plan.size_hw is not None:
+        rule |= {"size_hw": list(plan.size_hw)}
+        rule.pop("resize_size", None)
+    if plan.resize is not None:
+        rule |= {"resize": plan.resize}
+        rule.pop("resize_size", None)
+    return {
+        "task": "segment",
+        "network": network,
+        "licence": "NONE",
+        "labels": list(labels),
+        "args": {**args, **plan.args},
+        "input": rule,
+    }
+
+
+def _build(name: str, args: Mapping[str, Any], classes: int, size_hw: tuple[int, ...]) -> keras.Model:
+    function = getattr(importlib.import_module("visionkit.nets"), name, None)
+    if function is None or "classes" not in inspect.signature(function).parameters:
+        raise UsageError("unknown-network", f"visionkit.nets has no network {name!r} that segments.")
+    try:
+        model = function(**{**args, "classes": classes, "size_hw": tuple(size_hw)})
+    except (TypeError, ValueError) as error:
+        raise UsageError("network-arguments", f"{name} does not take {dict(args)} at {size_hw}: {error}") from error
+    if isinstance(model.output, dict) or tuple(model.output.shape[1:]) != (*size_hw, classes):
+        raise UsageError("unknown-network", f"{name} gives no map of classes at its input's size; it cannot segment.")
+    return model
+
+
+def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None]) -> None:
+    """Put the source's weights into every layer that has its name (`backbone.` before it counts not) and shape."""
+    from visionkit.weights.loading import load_weights
+
+    function = getattr(importlib.import_module("visionkit.nets"), source.network)
+    classes = {} if "classes" in source.args or not source.labels else {"classes": len(source.labels)}
+    original = function(**{**source.args, **classes, "size_hw": tuple(source.input["size_hw"])})
+    load_weights(original, source)
+    there = {layer.name.removeprefix("backbone."): layer.get_weights() for layer in original.layers if layer.weights}
+    taken, new = 0, []
+    for layer in (layer for layer in network.layers if layer.weights):
+        weights = there.get(layer.name.removeprefix("backbone."), [])
+        if weights and [w.shape for w in weights] == [tuple(w.shape) for w in layer.weights]:
+            layer.set_weights(weights)
+            taken += 1
+        else:
+            new.append(layer.name)
+    if not taken:
+        raise ModelError("model-unfit", f"No layer of {source.name} has the name and shape of one of this network.")
+    tell(f"{taken} layers start from {source.name}; new: {', '.join(new[:6])}{', …' if len(new) > 6 else ''}.")
+
+
+def _write_split(path: Path, labels: tuple[str, ...], learn: list[MaskSample], held: list[MaskSample]) -> None:
+    from visionkit.io import write_json
+
+    names = {"train": [sample.name for sample in learn], "val": [sample.name for sample in held]}
+    write_json(path, {"classes": list(labels), **names}, overwrite=True)
+
+
+def _facts(
+    plan: SegmentPlan,
+    table: Mapping[str, Any],
+    parts: tuple[list[MaskSample], list[MaskSample]],
+    checked: CheckedMasks,
+    source: Card | None,
+) -> dict[str, Any]:
+    """What makes a training itself besides the loop's options; images and masks count by their bytes."""
+    listed = [[(sample.name, checked.digests[sample.name]) for sample in part] for part in parts]
+    change = plan.augmentation
+    return {
+        "network": table["network"],
+        "args": dict(table["args"]),
+        "input": dict(table["input"]),
+        "classes": list(table["labels"]),
+        "from": None if source is None else [source.name, *(entry.sha256 for entry in source.weights[:1])],
+        "images": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
+        "batch": plan.batch,
+        "crop": list(plan.crop_hw or table["input"]["size_hw"]),
+        "weighting": plan.weighting,
+        "augment": change.strength,
+        "flip": change.flip,
+    }
