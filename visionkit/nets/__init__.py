@@ -6,9 +6,19 @@ of a file would put the module in their place. Importing Keras is the cost, and 
 
 from visionkit.nets.alexnet import alexnet, alexnet_2012
 from visionkit.nets.convolutionize import equals_crops, fully_convolutional, window_grid
+from visionkit.nets.deeplab import (
+    deeplabv3_mobilenet_v3_large,
+    deeplabv3_resnet50,
+    deeplabv3_resnet101,
+    fcn_resnet50,
+    fcn_resnet101,
+)
+from visionkit.nets.fcn import fcn
+from visionkit.nets.fcn_vgg import fcn8s_vgg16, fcn16s_vgg16, fcn32s_vgg16
 from visionkit.nets.googlenet import googlenet
 from visionkit.nets.inception_v3 import inception_v3
 from visionkit.nets.lenet import lenet5
+from visionkit.nets.lraspp import lraspp_mobilenet_v3_large
 from visionkit.nets.mobilenet_v2 import mobilenet_v2
 from visionkit.nets.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from visionkit.nets.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
@@ -20,11 +30,21 @@ from visionkit.nets.vgg import vgg16, vgg19
 __all__ = [
     "alexnet",
     "alexnet_2012",
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
     "equals_crops",
+    "fcn",
+    "fcn8s_vgg16",
+    "fcn16s_vgg16",
+    "fcn32s_vgg16",
+    "fcn_resnet50",
+    "fcn_resnet101",
     "fully_convolutional",
     "googlenet",
     "inception_v3",
     "lenet5",
+    "lraspp_mobilenet_v3_large",
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",

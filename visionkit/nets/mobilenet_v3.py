@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from visionkit.nets.blocks import Classes, activate, classifier_head, conv, conv_norm, image_input
+from visionkit.nets.blocks import Classes, activate, classifier_head, conv, conv_norm, image_input, layer_name
 from visionkit.nets.mobilenet_v2 import divisible
 
-__all__ = ["mobilenet_v3_large", "mobilenet_v3_small"]
+__all__ = ["mobilenet_v3_features", "mobilenet_v3_large", "mobilenet_v3_small"]
 
 RELU, SWISH = "relu", "hard_swish"
 EPSILON = 1e-3
@@ -30,6 +30,7 @@ class _Row(NamedTuple):
     squeeze: bool
     activation: str
     stride: int = 1
+    dilation: int = 1
 
 
 LARGE = (
@@ -112,21 +113,41 @@ def _build(
     if not width > 0:
         raise ValueError(f"`width_multiplier` must be positive. Received: width_multiplier={width}.")
     image = image_input(network.name, size_hw)
-    x = _conv(image, divisible(STEM * width), 3, "features.0", stride=2)
-    for index, row in enumerate(network.rows, 1):
-        scaled = row._replace(expanded=divisible(row.expanded * width), channels=divisible(row.channels * width))
-        x = _block(x, scaled, f"features.{index}")
-    x = _conv(x, 6 * x.shape[-1], 1, f"features.{len(network.rows) + 1}")
+    x = mobilenet_v3_features(image, network.rows, width=width)[-1]
     if classes is not None:
         x = layers.GlobalAveragePooling2D(name="avgpool")(x)
-        x = layers.Dense(divisible(network.last * width), name="classifier.0")(x)
+        x = layers.Dense(divisible(network.last * width), name=layer_name("classifier.0"))(x)
         x = activate(x, SWISH, name="classifier.1")
-        x = layers.Dropout(dropout, name="classifier.2")(x)
+        x = layers.Dropout(dropout, name=layer_name("classifier.2"))(x)
     return keras.Model(image, classifier_head(x, classes), name=network.name)
 
 
+def mobilenet_v3_features(
+    x: Any, rows: tuple[_Row, ...] = LARGE, *, width: float = 1.0, dilated: bool = False, prefix: str = "features."
+) -> list[Any]:
+    """The map behind the stem, each bottleneck and the last 1x1, numbered as torchvision's `features` are.
+
+    Args:
+        x: the image, (B, H, W, 3).
+        rows: the bottlenecks, `LARGE` or `SMALL`.
+        width: factor on all channels.
+        dilated: the last stage spreads its windows by 2 where it would halve the map, the first block included: the
+            stride is 16 rather than 32.
+        prefix: what the names of all layers begin with.
+    """
+    maps = [_conv(x, divisible(STEM * width), 3, f"{prefix}0", stride=2)]
+    last = max(index for index, row in enumerate(rows) if row.stride > 1)
+    for index, row in enumerate(rows):
+        scaled = row._replace(expanded=divisible(row.expanded * width), channels=divisible(row.channels * width))
+        if dilated and index >= last:
+            scaled = scaled._replace(stride=1, dilation=2)
+        maps.append(_block(maps[-1], scaled, f"{prefix}{index + 1}"))
+    return [*maps, _conv(maps[-1], 6 * maps[-1].shape[-1], 1, f"{prefix}{len(rows) + 1}")]
+
+
 def _conv(x: Any, channels: int, kernel: int, name: str, *, activation: str | None = SWISH, **options: Any) -> Any:
-    options |= {"padding": kernel // 2, "epsilon": EPSILON, "activation": activation}
+    padding = options.get("dilation", 1) * (kernel // 2)
+    options |= {"padding": padding, "epsilon": EPSILON, "activation": activation}
     return conv_norm(x, channels, kernel, names=(f"{name}.0", f"{name}.1"), **options)
 
 
@@ -136,7 +157,8 @@ def _block(x: Any, row: _Row, name: str) -> Any:
     if row.expanded != x.shape[-1]:
         y = _conv(y, row.expanded, 1, f"{name}.block.0", activation=row.activation)
         part = 1
-    options: dict[str, Any] = {"stride": row.stride, "groups": row.expanded, "activation": row.activation}
+    options: dict[str, Any] = {"stride": row.stride, "dilation": row.dilation, "activation": row.activation}
+    options["groups"] = row.expanded
     y = _conv(y, row.expanded, row.kernel, f"{name}.block.{part}", **options)
     if row.squeeze:
         part += 1

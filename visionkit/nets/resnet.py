@@ -14,7 +14,7 @@ from keras import layers
 
 from visionkit.nets.blocks import Classes, classifier_head, conv_norm, image_input
 
-__all__ = ["resnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+__all__ = ["resnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet_stages"]
 
 
 class _Layout(NamedTuple):
@@ -81,26 +81,75 @@ def resnet(
         raise ValueError(f"`depths` and `width` must be positive. Received: depths={depths}, width={width}.")
     if block == "basic" and layout != "v1.5":
         raise ValueError(f"Basic blocks have one layout, 'v1.5'. Received: layout={layout!r}.")
-    rules = LAYOUTS[layout]
     image = image_input(name, size_hw)
-    x = _stem(image, width, stem, rules)
-    build = _basic if block == "basic" else _bottleneck
-    for stage, depth in enumerate(depths):
-        for i in range(depth):
-            stride = 2 if stage > 0 and i == 0 else 1
-            x = build(x, width * 2**stage, stride, f"layer{stage + 1}.{i}", rules)
+    x = _stem(image, width, stem, LAYOUTS[layout], "")
+    x = _stages(x, _Stages(block, depths, width, LAYOUTS[layout]))[-1]
     if classes is not None:
         x = layers.GlobalAveragePooling2D(name="avgpool")(x)
     return keras.Model(image, classifier_head(x, classes), name=name)
 
 
-def _stem(x: Any, width: int, stem: str, rules: _Layout) -> Any:
-    options = {"names": ("conv1", "bn1"), **rules.options()}
+def resnet_stages(x: Any, network: str, *, dilated: tuple[bool, ...] = (), prefix: str = "") -> list[Any]:
+    """The maps behind each of the four stages of `network`, for heads that need more than the last one.
+
+    A stage that is dilated keeps the map's size where the others halve it, and spreads its 3x3 windows by what is not
+    halved. Its first block still has the dilation from before, as it has with torchvision.
+
+    Args:
+        x: the image, (B, H, W, 3).
+        network: one of `NETWORKS` of bottleneck blocks, if there is a dilated stage.
+        dilated: whether each of the four stages is; empty for none.
+        prefix: what all names of layers begin with, such as `backbone.`.
+
+    Raises:
+        ValueError: an unknown network, or one of basic blocks that is to be dilated.
+    """
+    _check(network=(network, tuple(NETWORKS)))
+    block, depths = NETWORKS[network]
+    if any(dilated) and block == "basic":
+        raise ValueError(f"`dilated` is for bottleneck blocks, as in torchvision. Received: network={network!r}.")
+    rules = LAYOUTS["v1.5"]
+    return _stages(_stem(x, 64, "imagenet", rules, prefix), _Stages(block, depths, 64, rules, dilated, prefix))
+
+
+class _Stages(NamedTuple):
+    """What lies behind the stem."""
+
+    block: str
+    depths: tuple[int, ...]
+    width: int
+    rules: _Layout
+    dilated: tuple[bool, ...] = ()
+    prefix: str = ""
+
+
+def _stages(x: Any, plan: _Stages) -> list[Any]:
+    """The map behind each stage."""
+    maps, dilation = [], 1
+    for stage, depth in enumerate(plan.depths):
+        channels, before = plan.width * 2**stage, dilation
+        stride = 2 if stage > 0 else 1
+        if any(plan.dilated[stage : stage + 1]):
+            stride, dilation = 1, dilation * stride
+        for i in range(depth):
+            name = f"{plan.prefix}layer{stage + 1}.{i}"
+            step = stride if i == 0 else 1
+            if plan.block == "basic":
+                x = _basic(x, channels, step, name, plan.rules)
+            else:
+                x = _bottleneck(x, channels, step, name, plan.rules, before if i == 0 else dilation)
+        maps.append(x)
+    return maps
+
+
+def _stem(x: Any, width: int, stem: str, rules: _Layout, prefix: str) -> Any:
+    options = {"names": (f"{prefix}conv1", f"{prefix}bn1"), **rules.options()}
     if stem == "small":
         return conv_norm(x, width, 3, padding=1, **options)
     x = conv_norm(x, width, 7, stride=2, padding=3, **options)
-    x = layers.ZeroPadding2D(1, name="maxpool.pad")(x)  # after a ReLU, zeros are as good as torch's minus infinity
-    return layers.MaxPooling2D(3, 2, name="maxpool")(x)
+    # after a ReLU, zeros are as good as torch's minus infinity
+    x = layers.ZeroPadding2D(1, name=f"{prefix}maxpool.pad")(x)
+    return layers.MaxPooling2D(3, 2, name=f"{prefix}maxpool")(x)
 
 
 def _basic(x: Any, channels: int, stride: int, name: str, rules: _Layout) -> Any:
@@ -110,11 +159,12 @@ def _basic(x: Any, channels: int, stride: int, name: str, rules: _Layout) -> Any
     return _join(x, y, stride, name, rules)
 
 
-def _bottleneck(x: Any, channels: int, stride: int, name: str, rules: _Layout) -> Any:
+def _bottleneck(x: Any, channels: int, stride: int, name: str, rules: _Layout, dilation: int = 1) -> Any:
     """1x1, 3x3, 1x1 and the shortcut: (B, H, W, C) -> (B, H / stride, W / stride, 4 * channels)."""
     first, second = (stride, 1) if rules.stride_in_first else (1, stride)
     y = conv_norm(x, channels, 1, names=_names(name, 1), stride=first, **rules.options())
-    y = conv_norm(y, channels, 3, names=_names(name, 2), stride=second, padding=1, **rules.options())
+    window: dict[str, Any] = {"stride": second, "padding": dilation, "dilation": dilation}
+    y = conv_norm(y, channels, 3, names=_names(name, 2), **window, **rules.options())
     y = conv_norm(y, channels * EXPANSION, 1, names=_names(name, 3), activation=None, **rules.options())
     return _join(x, y, stride, name, rules)
 

@@ -29,7 +29,7 @@ def unet(
     dropout: float = 0.0,
     resize: bool = True,
 ) -> keras.Model:
-    """A U-shaped network, 1,723,093 parameters: `image` float32 (B, H, W, 3) -> `logits` (B, H, W, classes).
+    """A U-shaped network, 1,719,829 parameters: `image` float32 (B, H, W, 3) -> `logits` (B, H, W, classes).
 
     An image whose sides are no multiples of the stride, `stem_stride * 2 ** depth`, is padded inside by zeros below and
     right, and the logits are cropped back.

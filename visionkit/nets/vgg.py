@@ -10,7 +10,7 @@ from keras import layers
 from visionkit.layers.pooling import AdaptiveAveragePooling2D, CeilMaxPooling2D
 from visionkit.nets.blocks import Classes, classifier_head, conv, dense, image_input, layer_name
 
-__all__ = ["vgg16", "vgg19"]
+__all__ = ["vgg16", "vgg19", "vgg_stages"]
 
 # (convolutions, channels) of each stage; a pooling follows each
 STAGES_16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -48,7 +48,7 @@ def _vgg(
     dropout: float = 0.5,
 ) -> keras.Model:
     image = image_input(name, size_hw, minimum=32)
-    x = _features(image, stages, ceil_mode=ceil_mode)
+    x = vgg_stages(image, stages, ceil_mode=ceil_mode)[-1]
     if classes is None:
         return keras.Model(image, x, name=name)
     x = AdaptiveAveragePooling2D(7, name="avgpool")(x)
@@ -59,7 +59,9 @@ def _vgg(
     return keras.Model(image, classifier_head(x, classes), name=name)
 
 
-def _features(x: Any, stages: tuple[tuple[int, int], ...], *, ceil_mode: bool) -> Any:
+def vgg_stages(x: Any, stages: tuple[tuple[int, int], ...], *, ceil_mode: bool = False) -> list[Any]:
+    """The map behind each stage's pooling, `pool1` to `pool5`; `stages` is `STAGES_16` or `STAGES_19`."""
+    maps = []
     pooling = CeilMaxPooling2D if ceil_mode else layers.MaxPooling2D
     index = 0  # torchvision counts convolutions, ReLUs and poolings
     for stage, (convolutions, channels) in enumerate(stages, 1):
@@ -68,5 +70,6 @@ def _features(x: Any, stages: tuple[tuple[int, int], ...], *, ceil_mode: bool) -
             x = layers.ReLU(name=f"features.{index}.relu")(x)
             index += 2
         x = pooling(2, 2, name=f"pool{stage}")(x)
+        maps.append(x)
         index += 1
-    return x
+    return maps

@@ -18,7 +18,7 @@ from visionkit.errors import ModelError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["FAMILIES", "Family", "load_torchvision"]
+__all__ = ["FAMILIES", "Family", "fcn_from_vgg", "load_torchvision"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
@@ -34,7 +34,9 @@ class Family:
         behind: how the names of all tensors behind the last map begin; a network without classes leaves them.
         flattened: torch name of a fully connected layer behind a flattened map -> channels, height, width of the map.
         auxiliary: how the names of each auxiliary head begin; one that the network does not have is left.
-        epsilon: of every batch normalisation.
+            A convolution in its place sees such a map at each position.
+        names: name of a layer -> its name in torch, where they differ; `heads` need not be repeated.
+        epsilon: of every batch normalisation, but for those whose names begin with a key of `epsilons`.
         strides: torch name of a convolution -> its stride, where layouts of the same shapes differ.
     """
 
@@ -44,12 +46,30 @@ class Family:
     auxiliary: tuple[str, ...] = ()
     epsilon: float = 1e-5
     strides: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    epsilons: Mapping[str, float] = field(default_factory=dict)
+
+    def epsilon_of(self, name: str) -> float:
+        """Of the batch normalisation called `name` in torch."""
+        return next((value for prefix, value in self.epsilons.items() if name.startswith(prefix)), self.epsilon)
 
 
 _VGG = Family({"logits": "classifier.6"}, ("classifier.",), {"classifier.0": (512, 7, 7)})
 _BASIC = Family({"logits": "fc"}, ("fc.",))
 _BOTTLENECK = Family({"logits": "fc"}, ("fc.",), strides={f"layer{stage}.0.conv1": (1, 1) for stage in (2, 3, 4)})
 _MOBILE_3 = Family({"logits": "classifier.3"}, ("classifier.",), epsilon=1e-3)
+# segmentation: a backbone, a head, and for training a second one
+_SCORES = {"logits_low": "classifier.4", "aux_low": "aux_classifier.4"}
+_SECOND = ("aux_classifier.",)
+_SEGMENTATION = Family(_SCORES, (), auxiliary=_SECOND)
+_FCN_SCORES = ("score_pool4", "score_pool3", "upscore_pool4", "upscore_pool3", "upscore")
+# VGG-16's classifier into the fully convolutional networks made of it, whose scores it does not have
+_FCN_VGG = Family(
+    {"score": "classifier.6", **{name: name for name in _FCN_SCORES}},
+    (),
+    {"classifier.0": (512, 7, 7), "classifier.3": (4096, 1, 1)},
+    names={"fc6": "classifier.0", "fc7": "classifier.3"},
+)
 
 FAMILIES: Mapping[str, Family] = {
     "alexnet": Family({"logits": "classifier.6"}, ("classifier.",), {"classifier.1": (256, 6, 6)}),
@@ -73,6 +93,19 @@ FAMILIES: Mapping[str, Family] = {
     "mobilenet_v2": Family({"logits": "classifier.1"}, ("classifier.",)),
     "mobilenet_v3_large": _MOBILE_3,
     "mobilenet_v3_small": _MOBILE_3,
+    "fcn_resnet50": _SEGMENTATION,
+    "fcn_resnet101": _SEGMENTATION,
+    "deeplabv3_resnet50": _SEGMENTATION,
+    "deeplabv3_resnet101": _SEGMENTATION,
+    "deeplabv3_mobilenet_v3_large": Family(_SCORES, (), auxiliary=_SECOND, epsilons={"backbone.": 1e-3}),
+    "lraspp_mobilenet_v3_large": Family(
+        {f"classifier.{name}": f"classifier.{name}" for name in ("low_classifier", "high_classifier")},
+        (),
+        epsilons={"backbone.": 1e-3},
+    ),
+    "fcn32s_vgg16": _FCN_VGG,
+    "fcn16s_vgg16": _FCN_VGG,
+    "fcn8s_vgg16": _FCN_VGG,
 }
 
 
@@ -113,6 +146,20 @@ def load_torchvision(
     for fill in fills:
         fill.variable.assign(np.ascontiguousarray(fill.layout.convert(state[fill.tensor], fill), np.float32))
     return kept
+
+
+def fcn_from_vgg(model: keras.Model, state: Mapping[str, Array]) -> tuple[str, ...]:
+    """Fill an FCN on VGG-16 with torchvision's checkpoint of the classifier, its dense layers turned into convolutions.
+
+    The scores and what enlarges them are kept. Torchvision's VGG-16 was trained with the preset `torch`.
+
+    Returns:
+        Names of the layers that were kept.
+
+    Raises:
+        ModelError: `model-unfit`, naming each tensor and layer that does not fit.
+    """
+    return load_torchvision(model, "fcn8s_vgg16", state, skip_head=True)
 
 
 class _Layout(NamedTuple):
@@ -157,10 +204,17 @@ def _from_depthwise(values: Array, fill: _Fill) -> Array:
     return values.reshape(channels, multiplier, kh, kw).transpose(2, 3, 0, 1)
 
 
+def _from_convolved(values: Array, fill: _Fill) -> Array:
+    """(out, c * h * w) -> (h, w, c, out): a fully connected layer over torch's map (c, h, w) as a convolution."""
+    kh, kw, channels, out = fill.variable.shape
+    return values.reshape(out, channels, kh, kw).transpose(2, 3, 1, 0)
+
+
 _SAME = _Layout(lambda shape: shape, lambda values, _: values)
 _CONVOLUTION = _Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda values, _: values.transpose(2, 3, 1, 0))
 _DEPTHWISE = _Layout(lambda s: (s[2] * s[3], 1, s[0], s[1]), _from_depthwise)
 _LINEAR = _Layout(lambda s: (s[1], s[0]), _from_linear)
+_CONVOLVED = _Layout(lambda s: (s[3], s[0] * s[1] * s[2]), _from_convolved)
 
 # class of the layer: (attribute, tensor, layout); a transposed convolution is (in, out, kh, kw) there and
 # (kh, kw, out, in) here, so that its axes move as those of a convolution do
@@ -190,7 +244,8 @@ def _kind(layer: Any) -> str | None:
 
 
 def _torch_name(layer: str, family: Family) -> str:
-    return family.heads.get(layer, layer)
+    known = family.heads.get(layer) or family.names.get(layer)
+    return known or layer.replace("-", ".")  # see nets/blocks.py: layer_name
 
 
 def _is_head(layer: str, family: Family) -> bool:
@@ -206,7 +261,9 @@ def _fills(layer: Any, family: Family) -> Iterator[_Fill]:
     for attribute, tensor, layout in KINDS.get(_kind(layer) or "", ()):
         variable = getattr(layer, attribute)
         if variable is not None:
-            flattened = family.flattened.get(name) if layout is _LINEAR else None
+            flattened = family.flattened.get(name) if layout in (_LINEAR, _CONVOLUTION) else None
+            if flattened and layout is _CONVOLUTION:
+                layout = _CONVOLVED
             yield _Fill(variable, f"{name}.{tensor}", layout, flattened)
 
 
@@ -215,8 +272,8 @@ def _layer_misfits(layer: Any, family: Family) -> Iterator[str]:
     kind, name = _kind(layer), _torch_name(layer.name, family)
     if kind is None:
         yield f"the layer {layer.name} is a {type(layer).__name__}, which has no counterpart"
-    elif kind == "BatchNormalization" and layer.epsilon != family.epsilon:
-        yield f"the layer {layer.name} has epsilon {layer.epsilon}, expected {family.epsilon}"
+    elif kind == "BatchNormalization" and layer.epsilon != family.epsilon_of(name):
+        yield f"the layer {layer.name} has epsilon {layer.epsilon}, expected {family.epsilon_of(name)}"
     elif name in family.strides and tuple(layer.strides) != family.strides[name]:
         yield f"the layer {layer.name} has stride {tuple(layer.strides)}, expected {family.strides[name]}"
 
