@@ -19,15 +19,15 @@ __all__ = ["load", "run", "stream"]
 
 
 def load(name: str | os.PathLike[str], *, task: str | None = None, **options: Any) -> Any:
-    """The task of a model card or of a model file, ready for images: a classifier, or a tracker.
+    """The task of a model card or of a model file, ready for images: a classifier, a segmenter or a tracker.
 
     Args:
         name: a card's name (`visionkit models list`), the path of a folder with a `card.toml`, or with `task` a
             `.keras`, `.tflite`, `.onnx` or SavedModel.
-        task: `classify` or `track`; a card says it itself.
-        options: of `visionkit.tasks.load_classifier` or `load_tracker`: `runtime`, `precision`, `threads`, `batch` …,
-            settings of the task that differ from the card's, and what must be told of a model file: `labels`, `preset`,
-            `resize` (`visionkit.tasks.load_classify.classifier_from_file`).
+        task: `classify`, `segment` or `track`; a card says it itself.
+        options: of `visionkit.tasks.load_classifier`, `load_segmenter` or `load_tracker`: `runtime`, `precision`,
+            `threads`, `batch` …, settings of the task that differ from the card's, and what must be told of a model
+            file: `labels`, `preset`, `resize` (`visionkit.tasks.load_classify.classifier_from_file`).
 
     Raises:
         ModelError: there is no such card or file, or its weights are missing or not what the card says.
@@ -37,7 +37,11 @@ def load(name: str | os.PathLike[str], *, task: str | None = None, **options: An
     with explained():
         from visionkit import tasks
 
-        loaders: dict[str, Callable[..., Any]] = {"classify": tasks.load_classifier, "track": tasks.load_tracker}
+        loaders: dict[str, Callable[..., Any]] = {
+            "classify": tasks.load_classifier,
+            "segment": tasks.load_segmenter,
+            "track": tasks.load_tracker,
+        }
         found = _task_of(name, task)
         if found not in loaders or task not in (None, found):
             raise ModelError(
@@ -105,6 +109,8 @@ def _stage(task: Any, xyxy: npt.ArrayLike | None, smooth_s: float) -> Any:
 
     if isinstance(task, pipeline.Stage):
         return task
+    if isinstance(task, tasks.Segmenter):
+        return pipeline.SegmentStage(task)
     if isinstance(task, tasks.Classifier):
         return pipeline.ClassifyStage(task, smooth_s=smooth_s)
     if not hasattr(task, "update"):

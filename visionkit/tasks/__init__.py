@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from visionkit.tasks.load import load_tracker
     from visionkit.tasks.load_classify import load_classifier
     from visionkit.tasks.load_dense import load_dense_classifier
+    from visionkit.tasks.load_segment import load_segmenter
     from visionkit.tasks.presence import PresenceOptions
+    from visionkit.tasks.segment import Segmenter, SegmentOptions
     from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
     from visionkit.tasks.track import SiamTracker, TrackerOptions
 
@@ -23,12 +25,15 @@ __all__ = [
     "DenseOptions",
     "InputRule",
     "PresenceOptions",
+    "SegmentOptions",
+    "Segmenter",
     "SiamFCOptions",
     "SiamFCTracker",
     "SiamTracker",
     "TrackerOptions",
     "load_classifier",
     "load_dense_classifier",
+    "load_segmenter",
     "load_tracker",
 ]
 
@@ -39,12 +44,15 @@ _PLACES = {
     "DenseOptions": "dense",
     "InputRule": "input_rule",
     "PresenceOptions": "presence",
+    "SegmentOptions": "segment",
+    "Segmenter": "segment",
     "SiamFCOptions": "siamfc",
     "SiamFCTracker": "siamfc",
     "SiamTracker": "track",
     "TrackerOptions": "track",
     "load_classifier": "load_classify",
     "load_dense_classifier": "load_dense",
+    "load_segmenter": "load_segment",
     "load_tracker": "load",
 }
 

@@ -1,0 +1,165 @@
+"""From a model card to a segmenter that is ready for images."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visionkit.errors import ModelError, RecipeError
+from visionkit.tasks.input_rule import InputRule
+from visionkit.tasks.load_classify import is_model_file, shares
+from visionkit.tasks.network import CardNetwork
+from visionkit.tasks.segment import TTA_SCALES, Segmenter, SegmentOptions
+from visionkit.tasks.segment_fit import SizeOptions
+from visionkit.tasks.segment_network import SegmentNetwork
+
+if TYPE_CHECKING:
+    import keras
+
+    from visionkit.crf import CRFParams
+    from visionkit.runtime import Runner
+    from visionkit.weights import Card
+    from visionkit.weights.fetch import Progress
+
+__all__ = ["DEFAULT_SEGMENTER", "default_segmenter", "load_segmenter", "without_resizing"]
+
+Size = tuple[int, int]
+
+DEFAULT_SEGMENTER = "lraspp_mobilenet_v3_large"  # where no segmenter comes with VisionKit
+
+
+def load_segmenter(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    runtime: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    instances: int | None = 1,
+    weights: str | Path | None = None,
+    crf: CRFParams | Mapping[str, Any] | bool | None = None,
+    tta: bool = False,
+    on_compile: Callable[[], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Segmenter:
+    """The segmenter of a model card. Its network is compiled when the first image comes, for that size.
+
+    Args:
+        name: a card's name, or the path of a folder with a `card.toml`; None is `default_segmenter()`.
+        runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
+        precision: of the arithmetic, `float32` unless less is asked for.
+        threads: cores to use; None is all that the process may use.
+        instances: how often the network is held, so that as many threads of the caller can be inside it; None shares
+            the cores out as a stream of images goes fastest.
+        weights: a file with weights for the card's network in the place of the card's own.
+        crf: refine by a dense CRF: True for its usual parameters, or parameters, or keyword arguments of `CRFParams`.
+        tta: look at each image mirrored and at three sizes (`flip=True, scales=TTA_SCALES`).
+        on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
+        notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
+        options: `flip`, `scales`, `confidence`, `palette`, `size_hw`, `short_side`, `native`, `max_pixels`, `tile`,
+            `overlap` (`SegmentOptions`, `SizeOptions`) in the place of the card's.
+
+    Raises:
+        ModelError: there is no such card or no weights, or they do not fit.
+        RecipeError: the card names an option that a segmenter does not have.
+    """
+    from visionkit.weights import load_card
+
+    if name is not None and is_model_file(name):
+        raise ModelError(
+            "model-unfit", f"{os.fspath(name)!r} is a model file; to segment, give a card's name or the folder of one."
+        )
+    card = load_card(default_segmenter() if name is None else name)
+    if card.task != "segment":
+        raise ModelError(
+            "model-unfit", f"{card.name} is a model to {card.task}, not to segment. Give a segmenter's name."
+        )
+    if tta:
+        options = {"flip": True, "scales": TTA_SCALES, **options}
+    chosen = _options(card, options, _crf_params(crf))
+    rule = InputRule.from_card(card)
+    network = _CardSizes(card, weights=weights, on_build=on_compile, notice=notice, progress=progress)
+    cores = threads
+    if instances is None:
+        threads, instances = shares(network.path.stat().st_size, threads)
+    if runtime == "keras":  # on a GPU, a second one would wait for the first
+        instances = 1
+    how: dict[str, Any] = {"precision": precision, "threads": threads}
+    wanted, count = runtime, instances
+
+    def compile_size(size_hw: Size, known: str | None) -> Sequence[Runner]:
+        part = network.at(size_hw)
+        first = part.compiled("low", without_resizing, runtime=known or wanted, **how)
+        others = count - 1 if first.name != "keras" else 0
+        return [first, *(part.compiled("low", without_resizing, runtime=first.name, **how) for _ in range(others))]
+
+    segmenter = Segmenter(SegmentNetwork(compile_size), rule, chosen, labels=card.labels, threads=cores)
+    segmenter.model = {"name": card.name, "sha256": network.sha256}
+    return segmenter
+
+
+def default_segmenter() -> str:
+    """The card that is taken where none is named: one whose weights come with VisionKit, else `DEFAULT_SEGMENTER`."""
+    from visionkit.weights import list_cards
+
+    bundled = [c.name for c in list_cards() if c.task == "segment" and any(entry.file for entry in c.weights)]
+    return bundled[0] if bundled else DEFAULT_SEGMENTER
+
+
+def without_resizing(model: keras.Model) -> keras.Model:
+    """The network up to where it would enlarge its logits to the input's size, where that is the last it does.
+
+    What is left out is done by `visionkit.tasks.score_maps`, for the classes that matter and to the image's size.
+    """
+    from visionkit.runtime.quiet import import_keras
+
+    keras = import_keras()
+    output = model.output["logits"] if isinstance(model.output, dict) else model.output
+    for last in model.layers:
+        linear = getattr(last, "interpolation", "bilinear") == "bilinear"
+        if last.name == "logits" and linear and type(last).__name__ in ("Resizing", "UpSampling2D", "ResizeLike"):
+            before = last.input
+            output = before[0] if isinstance(before, list | tuple) else before
+    return keras.Model(model.input, output, name=model.name)
+
+
+class _CardSizes(CardNetwork):
+    """The network of a card at any size of input."""
+
+    def __init__(self, card: Card, **options: Any) -> None:
+        arguments = {} if "classes" in card.args or not card.labels else {"classes": len(card.labels)}
+        super().__init__(card, arguments=arguments, **options)
+        self._options = {key: options[key] for key in ("on_build", "notice", "progress") if key in options}
+
+    def at(self, size_hw: Size) -> CardNetwork:
+        """The network for inputs of a size."""
+        arguments = {**self.arguments, "size_hw": size_hw}
+        return CardNetwork(self.card, weights=self.path, arguments=arguments, **self._options)
+
+
+def _crf_params(crf: CRFParams | Mapping[str, Any] | bool | None) -> CRFParams | None:
+    from visionkit.crf import CRFParams
+
+    if crf is None or crf is False:
+        return None
+    if isinstance(crf, CRFParams):
+        return crf
+    return CRFParams(**({} if crf is True else dict(crf)))
+
+
+def _options(card: Card, given: Mapping[str, Any], crf: CRFParams | None) -> SegmentOptions:
+    values = {**card.options, **given}
+    known = {field.name for field in dataclasses.fields(SegmentOptions)} - {"size", "crf"}
+    sizes = {field.name for field in dataclasses.fields(SizeOptions)}
+    if unknown := set(values) - known - sizes:
+        raise RecipeError(
+            "unknown-option",
+            f"{card.name}: {', '.join(sorted(unknown))} is no option of this segmenter. "
+            f"Known: {', '.join(sorted(known | sizes))}.",
+        )
+    size = SizeOptions(**{key: values[key] for key in values if key in sizes})
+    return SegmentOptions(size=size, crf=crf, **{key: values[key] for key in values if key in known})

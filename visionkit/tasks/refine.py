@@ -1,0 +1,89 @@
+"""A dense CRF behind a segmentation network: probabilities and the image in, refined probabilities out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from visionkit.crf import CRFParams
+
+__all__ = ["MAX_CRF_PIXELS", "Refiner"]
+
+Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+
+MAX_CRF_PIXELS = 1 << 21  # 1920 x 1080 and a little
+
+
+class Refiner:
+    """The dense CRF at the image's own size, where its edges are; larger images than `max_pixels` at a smaller one.
+
+    Args:
+        params: widths are in pixels of the image.
+        threads: None is all cores.
+        max_pixels: of the CRF.
+    """
+
+    def __init__(self, params: CRFParams, *, threads: int | None = None, max_pixels: int = MAX_CRF_PIXELS) -> None:
+        self.params, self.threads, self.max_pixels = params, threads, max_pixels
+
+    def __call__(self, probs: Floats, image: Image) -> Floats:
+        """Marginals float32 (H, W, L) of probabilities (H, W, L) over an image uint8 (H, W, 3) BGR."""
+        from visionkit.crf import mean_field, unary_from_probs
+
+        small, colors, params = self.inputs(probs, image)
+        found = mean_field(unary_from_probs(small), colors, params, threads=self.threads)
+        return self.enlarged(found, probs.shape)
+
+    def video(self) -> Any:
+        """The same over the frames of a video in order, each starting from the one before; None where it cannot."""
+        return None
+
+    def inputs(self, probs: Floats, image: Image) -> tuple[Floats, Image, CRFParams]:
+        """Probabilities, image in RGB and parameters at the size the CRF works at."""
+        size_hw = self.size_of((image.shape[0], image.shape[1]))
+        colors = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        if size_hw == image.shape[:2]:
+            return probs, colors, self.params
+        small = resized(probs, size_hw, cv2.INTER_AREA)
+        colors = np.asarray(cv2.resize(colors, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        return small, colors, scaled(self.params, size_hw[0] / image.shape[0])
+
+    def enlarged(self, marginals: Floats, shape: tuple[int, ...]) -> Floats:
+        """Marginals at the size of the image again, `shape` being (H, W, L)."""
+        return marginals if marginals.shape == shape else resized(marginals, (shape[0], shape[1]), cv2.INTER_LINEAR)
+
+    def size_of(self, size_hw: Size) -> Size:
+        """Height and width at which images of a size are refined."""
+        shrink = min(1.0, math.sqrt(self.max_pixels / (size_hw[0] * size_hw[1])))
+        if shrink == 1:
+            return size_hw
+        return max(1, int(size_hw[0] * shrink)), max(1, int(size_hw[1] * shrink))
+
+    def settings(self, size_hw: Size) -> dict[str, Any]:
+        """The parameters, and the size, for a run's manifest."""
+        return {**dataclasses.asdict(self.params), "size_hw": list(self.size_of(size_hw))}
+
+
+def resized(planes: Floats, size_hw: Size, how: int) -> Floats:
+    """Each channel of (H, W, L) at another size, contiguous."""
+    out = np.empty((*size_hw, planes.shape[2]), np.float32)
+    for place in range(planes.shape[2]):
+        out[..., place] = cv2.resize(np.ascontiguousarray(planes[..., place]), size_hw[::-1], interpolation=how)
+    return out
+
+
+def scaled(params: CRFParams, ratio: float) -> CRFParams:
+    """The same CRF for an image `ratio` times as large: widths in pixels shrink with it."""
+    changed: dict[str, Any] = {}
+    for name in ("theta_alpha", "theta_gamma"):
+        width = getattr(params, name)
+        changed[name] = tuple(ratio * part for part in width) if isinstance(width, tuple) else ratio * width
+    return dataclasses.replace(params, **changed)
