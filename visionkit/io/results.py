@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from visionkit.errors import InputError
 from visionkit.io.files import OutputFile, writing_to
@@ -21,12 +22,13 @@ from visionkit.structures import (
     Detections,
     Frame,
     MultiClassification,
+    Segmentation,
     Track,
 )
 
 __all__ = ["ClassNames", "JsonlWriter", "frame_row", "json_line", "read_results", "result_fields", "write_json"]
 
-Result = Detections | Classification | MultiClassification | DenseClassification | Track
+Result = Detections | Classification | MultiClassification | DenseClassification | Segmentation | Track
 Names = Sequence[str] | Mapping[int, str] | None
 ClassNames = Names | Mapping[str, Sequence[str]]  # by head
 
@@ -34,6 +36,7 @@ ClassNames = Names | Mapping[str, Sequence[str]]  # by head
 # times to a microsecond are finer than any container's clock.
 PIXEL_DIGITS = 2
 SCORE_DIGITS = 4
+AREA_DIGITS = 6  # a pixel in a million
 TIME_DIGITS = 3
 
 
@@ -72,7 +75,7 @@ def frame_row(
 
 
 def result_fields(result: object, class_names: ClassNames = None) -> dict[str, Any]:
-    """What a row says of one result: `detections`, `classes`, `heads` or `track`; nothing of what is no result.
+    """What a row says of one result: `detections`, `classes`, `heads`, `area` or `track`; nothing of what is no result.
 
     Args:
         result: a structure; of a `DenseClassification` the classes of the whole image.
@@ -86,6 +89,8 @@ def result_fields(result: object, class_names: ClassNames = None) -> dict[str, A
         return {"classes": _class_rows(result, _of_one_head(class_names))}
     if isinstance(result, MultiClassification):
         return {"heads": {head: _class_rows(c, _of_head(class_names, head)) for head, c in result.heads.items()}}
+    if isinstance(result, Segmentation):
+        return {"area": _areas(result, _of_one_head(class_names))}
     if isinstance(result, Track):
         track = {
             "xyxy": _xyxy(result.xyxy),
@@ -101,6 +106,27 @@ def _class_rows(result: Classification, names: Names) -> list[dict[str, Any]]:
         {**_class(class_id, names), "confidence": _rounded(confidence, SCORE_DIGITS)}
         for class_id, confidence in zip(result.class_id, result.confidence, strict=True)
     ]
+
+
+def _areas(result: Segmentation, names: Names) -> dict[str, float]:
+    """The share of the pixels of each class that is there, by name in the order of ids; equal names get their id."""
+    ids, counts = _counted(result.class_map)
+    shares: dict[str, float] = {}
+    for class_id, count in zip(ids, counts, strict=True):
+        name = str(_class(class_id, names)["class_name"])
+        while name in shares:
+            name = f"{name} ({class_id})"
+        shares[name] = round(int(count) / result.class_map.size, AREA_DIGITS)
+    return shares
+
+
+def _counted(class_map: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The ids in a map, rising, and the pixels of each."""
+    if class_map.dtype not in (np.uint8, np.uint16):
+        return np.unique(class_map, return_counts=True)
+    counts = np.bincount(class_map.ravel())
+    ids = np.flatnonzero(counts)
+    return ids, counts[ids]
 
 
 def _of_head(names: ClassNames, head: str) -> Names:

@@ -31,6 +31,7 @@ OURS = (
     "annotated.*",
     "masks",
     "heatmaps",
+    "uncertain",
     "crops",
     "report.*",
     "coco.json",

@@ -3,7 +3,9 @@
 from visionkit.pipeline.classify import ClassifyStage
 from visionkit.pipeline.heatmaps import DenseStage, HeatClass, Heatmap, HeatmapSink
 from visionkit.pipeline.line import Line
+from visionkit.pipeline.masks import MaskSink, UncertainSink
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
+from visionkit.pipeline.segment import SegmentStage
 from visionkit.pipeline.sinks import Sink
 from visionkit.pipeline.smooth import SMOOTH_S, Smoother
 from visionkit.pipeline.stage import FunctionStage, Item, Stage, TaskStage
@@ -20,14 +22,17 @@ __all__ = [
     "HeatmapSink",
     "Item",
     "Line",
+    "MaskSink",
     "Reading",
     "RunResult",
+    "SegmentStage",
     "Sink",
     "Smoother",
     "Stage",
     "TaskStage",
     "TrackStage",
     "Tracker",
+    "UncertainSink",
     "Writing",
     "network_threads",
     "run",

@@ -1,0 +1,121 @@
+"""The stage that segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from visionkit.errors import ModelError
+from visionkit.pipeline.stage import Item, Stage
+
+if TYPE_CHECKING:
+    from visionkit.io import MediaInfo
+    from visionkit.structures import Frame
+    from visionkit.tasks import Segmenter
+    from visionkit.tasks.score_maps import Scores
+
+__all__ = ["ENTROPY", "SegmentStage"]
+
+ENTROPY = "entropy"  # the key of an item's map of entropy in its results
+SCORES = "scores"
+ENTROPY_DIGITS = 4
+MOST_CLASSES = 256  # of a mask of 8 bits
+
+
+class SegmentStage(Stage):
+    """Finds the class of every pixel of a frame.
+
+    Results: under the stage's name a `Segmentation`; with `entropy` also, under that word, how undecided the network
+    was, float32 (h, w) from 0 to 1 at the network's own resolution and before any CRF, and the mean of it in the row.
+
+    Args:
+        segmenter: a segmenter, which stays the caller's to close; or a function that makes one, called when the source
+            and the outputs have proved good, and then closed by the stage.
+        entropy: whether the entropy is computed.
+        warm: on a video, whether a CRF starts from the marginals of the frame before, carried along by the motion.
+        workers: threads that make inputs and wait for the network; None is one more than it has instances.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter | Callable[[], Segmenter],
+        *,
+        entropy: bool = False,
+        warm: bool = True,
+        workers: int | None = None,
+    ) -> None:
+        from visionkit.tasks import Segmenter
+
+        super().__init__("segment", 1, workers or 1)
+        self._owned = not isinstance(segmenter, Segmenter)
+        self._given, self._entropy, self._warm, self._workers = segmenter, entropy, warm, workers
+        self._segmenter: Segmenter | None = None
+        self._video: Any = None
+        self._size_hw = (0, 0)
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """The card's colours RGB by class id; empty where it has none, and before `setup`."""
+        return () if self._segmenter is None else self._segmenter.options.palette
+
+    def setup(self, info: MediaInfo, first: Frame) -> None:
+        """Load the segmenter, unless it was given, and compile its network for the first frame's size."""
+        from visionkit.tasks import Segmenter
+
+        given = self._given
+        self._segmenter = segmenter = given if isinstance(given, Segmenter) else given()
+        self.class_names = segmenter.labels or None
+        if len(segmenter.labels) > MOST_CLASSES:
+            raise ModelError(
+                "too-many-classes", f"Masks have 8 bits, {MOST_CLASSES} classes; this model has {len(segmenter.labels)}"
+            )
+        self._size_hw = first.size_hw
+        segmenter.prepare(first.size_hw)
+        self.workers = self._workers or segmenter.instances + 1
+        if segmenter.refiner is not None and self._warm and first.pts_ms is not None:
+            self._video = segmenter.refiner.video()
+
+    def process(self, items: Sequence[Item]) -> None:
+        """The network, and all that needs no other frame."""
+        segmenter = self._ready()
+        for item in items:
+            scores = segmenter.scores(item.frame.image)
+            if self._entropy:
+                item.results[ENTROPY] = found = scores.entropy()
+                item.fields[ENTROPY] = round(float(found.mean()), ENTROPY_DIGITS)
+            if self._video is None:
+                item.results[self.name] = segmenter.answer(scores, item.frame.image)
+            else:
+                item.results[SCORES] = scores
+
+    def settle(self, items: Sequence[Item]) -> None:
+        """The CRF that starts from the frame before."""
+        if self._video is None:
+            return
+        segmenter = self._ready()
+        for item in items:
+            scores: Scores | None = item.results.pop(SCORES, None)
+            if scores is None:  # it failed: what comes behind it starts afresh
+                self._video.reset()
+                continue
+            item.results[self.name] = segmenter.refined(self._video(scores.probs(), item.frame.image))
+
+    def describe(self) -> dict[str, Any] | None:
+        """What the segmenter says about its model."""
+        return None if self._segmenter is None else dict(self._segmenter.describe())
+
+    def settings(self) -> dict[str, Any] | None:
+        """Sizes, looks, CRF and tiles for frames of the first one's size."""
+        if self._segmenter is None:
+            return None
+        return {**self._segmenter.settings(self._size_hw), "crf_over_time": self._video is not None}
+
+    def close(self) -> None:
+        """Close the segmenter that `setup` loaded."""
+        if self._owned and self._segmenter is not None:
+            self._segmenter.close()
+
+    def _ready(self) -> Segmenter:
+        if self._segmenter is None:
+            raise RuntimeError("`setup` comes before the first frame.")
+        return self._segmenter
