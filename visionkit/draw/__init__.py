@@ -3,6 +3,16 @@
 from visionkit.draw.classes import draw_classes
 from visionkit.draw.common import line_width
 from visionkit.draw.heatmap import draw_heatmap
+from visionkit.draw.segment import draw_segmentation, draw_uncertainty
 from visionkit.draw.track import STATE_COLORS, TrackDrawer, draw_track
 
-__all__ = ["STATE_COLORS", "TrackDrawer", "draw_classes", "draw_heatmap", "draw_track", "line_width"]
+__all__ = [
+    "STATE_COLORS",
+    "TrackDrawer",
+    "draw_classes",
+    "draw_heatmap",
+    "draw_segmentation",
+    "draw_track",
+    "draw_uncertainty",
+    "line_width",
+]

@@ -26,7 +26,14 @@ BAR_LETTERS = 7  # length of the legend's bar
 
 
 def draw_heatmap(
-    image: Image, probs: Floats, x: Floats, y: Floats, label: str = "", *, in_place: bool = False
+    image: Image,
+    probs: Floats,
+    x: Floats,
+    y: Floats,
+    label: str = "",
+    *,
+    line_at: float | None = LINE_AT,
+    in_place: bool = False,
 ) -> Image:
     """`image` uint8 (H, W, 3) BGR under a map of probabilities, with a line around what is above one half and a legend.
 
@@ -38,6 +45,7 @@ def draw_heatmap(
         probs: float32 (h, w) in [0, 1].
         x, y: centres (w,) and (h,) of the map's places, evenly spaced, absolute pixels.
         label: name of the class, before the colours; plain ASCII is drawn, other characters appear as `?`.
+        line_at: where the line runs; None for no line.
         in_place: draw onto `image` itself, which must be contiguous and writable, and return it.
     """
     canvas = image if in_place else image.copy()
@@ -48,7 +56,8 @@ def draw_heatmap(
     pale = np.asarray(cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
     cv2.addWeighted(canvas, DIMMED * COLOR_LEFT, pale, DIMMED * (1 - COLOR_LEFT), 0, dst=canvas)
     cv2.blendLinear(canvas, np.asarray(cv2.applyColorMap(levels, _colors())), 1 - opacity, opacity, dst=canvas)
-    _outline(canvas, levels)
+    if line_at is not None:
+        _outline(canvas, levels, line_at)
     _draw_legend(canvas, label, float(probs.max(initial=0.0)))
     return canvas
 
@@ -86,9 +95,9 @@ def _opacities() -> Floats:
     return (STRONGEST * np.sqrt(np.clip(levels - 0.01, 0, 1)))[None].astype(np.float32)
 
 
-def _outline(canvas: Image, levels: Image) -> None:
-    """A line around the places where the class is more likely than not; none along the image's edge."""
-    inside = (levels >= round(255 * LINE_AT)).astype(np.uint8)
+def _outline(canvas: Image, levels: Image, line_at: float) -> None:
+    """A line around the places where the map is above `line_at`; none along the image's edge."""
+    inside = (levels >= round(255 * line_at)).astype(np.uint8)
     framed = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     contours, _ = cv2.findContours(framed, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(-1, -1))
     width = line_width(canvas.shape[:2])
