@@ -11,6 +11,7 @@ __all__ = ["COMMANDS"]
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module, one line for the help page)
     "classify": ("visionkit.cli.classify", "Say what is in images or in a video, with probabilities."),
+    "segment": ("visionkit.cli.segment", "Say what every pixel of images or of a video belongs to."),
     "track": ("visionkit.cli.track", "Follow one object through a video or a folder of images."),
     "demo": ("visionkit.cli.demo", "Render a clip with known boxes and follow its object."),
     "train": ("visionkit.cli.train", "Train a model on your own material."),
