@@ -13,13 +13,19 @@
 
 from __future__ import annotations
 
+from visionkit.crf.engine import ENGINES, FastMeanField, available_engine, mean_field, mean_field_batch
 from visionkit.crf.exact import mean_field_exact, objective
 from visionkit.crf.params import NORMALIZATIONS, CRFParams
 from visionkit.crf.unary import unary_from_labels, unary_from_probs
 
 __all__ = [
+    "ENGINES",
     "NORMALIZATIONS",
     "CRFParams",
+    "FastMeanField",
+    "available_engine",
+    "mean_field",
+    "mean_field_batch",
     "mean_field_exact",
     "objective",
     "unary_from_labels",

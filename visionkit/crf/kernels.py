@@ -1,0 +1,234 @@
+# mypy: ignore-errors
+"""Compiled loops of one mean field update: blur of the lattice, Gaussian, softmax, splat.
+
+Labels are worked on in blocks of eight, which sit in one vector register (`vectors.py`); rows of the lattice are padded
+to whole blocks with zeros, rows of the image are not (memory).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from visionkit.crf.jitting import inlined, jit
+from visionkit.crf.vectors import (
+    LANES,
+    add,
+    largest,
+    load,
+    maximum,
+    muladd,
+    multiply,
+    power,
+    scale,
+    shift,
+    store,
+    total,
+)
+
+__all__ = ["blur", "row_sums", "splat", "update"]
+
+LOWEST = np.float32(-1e30)
+ONE = np.float32(1)
+TILE = 256  # values of a row that are blurred at once; 30 rows of them are less than half of a core's fastest cache
+BAND = 8  # rows that are blurred together
+
+
+@jit
+def blur(parts, values, beside, gain, block0, block1):
+    """Sum the parts (P, M + 1, padded) and blur them along every axis of the lattice, into `values` (M + 1, padded).
+
+    Only the blocks of eight labels from block0 to block1; `parts[0]` is used up. The last row stays zero.
+    """
+    pieces, rows, padded = parts.shape
+    axes = beside.shape[0]
+    half = np.float32(0.5)
+    first = parts[0] if axes % 2 else values
+    second = values if axes % 2 else parts[0]
+    for o in range(block0 * LANES, block1 * LANES, LANES):
+        for m in range(rows - 1):
+            at = m * padded + o
+            value = load(parts, at)
+            for p in range(1, pieces):
+                value = muladd(value, ONE, load(parts, p * rows * padded + at))
+            store(first, at, scale(value, gain))
+        for j in range(LANES):
+            first[rows - 1, o + j] = 0
+            second[rows - 1, o + j] = 0
+        source, target = first, second
+        for axis in range(axes):
+            for m in range(rows - 1):
+                value = load(source, m * padded + o)
+                value = muladd(value, half, load(source, np.intp(beside[axis, m, 0]) * padded + o))
+                value = muladd(value, half, load(source, np.intp(beside[axis, m, 1]) * padded + o))
+                store(target, m * padded + o, value)
+            source, target = target, source
+
+
+@inlined
+def _weighted_sum(out, out0, source, source0, step, taps, count, factor, factor0, size):
+    """out[out0 + i] = factor[factor0 + i] * sum over k < count of taps[k] * source[source0 + k * step + i]."""
+    whole = size - size % (4 * LANES)
+    for i in range(0, whole, 4 * LANES):  # four sums, so that a tap is spread over the lanes once for all of them
+        at = source0 + i
+        a, b = scale(load(source, at), taps[0]), scale(load(source, at + LANES), taps[0])
+        c, d = scale(load(source, at + 2 * LANES), taps[0]), scale(load(source, at + 3 * LANES), taps[0])
+        for k in range(1, count):
+            at += step
+            tap = taps[k]
+            a, b = muladd(a, tap, load(source, at)), muladd(b, tap, load(source, at + LANES))
+            c, d = muladd(c, tap, load(source, at + 2 * LANES)), muladd(d, tap, load(source, at + 3 * LANES))
+        to, by = out0 + i, factor0 + i
+        store(out, to, multiply(a, load(factor, by)))
+        store(out, to + LANES, multiply(b, load(factor, by + LANES)))
+        store(out, to + 2 * LANES, multiply(c, load(factor, by + 2 * LANES)))
+        store(out, to + 3 * LANES, multiply(d, load(factor, by + 3 * LANES)))
+    for i in range(whole, size):
+        single = np.float32(0)
+        for k in range(count):
+            single += taps[k] * source[source0 + k * step + i]
+        out[out0 + i] = single * factor[factor0 + i]
+
+
+@inlined
+def _gauss_down(y0, y1, q, gauss, used, tall, stride, edge):
+    """Rows y0 to y1 of `q` (H, W * L) blurred along y, and scaled to be blurred along x, into `tall` behind its edge.
+
+    Tile by tile, so that the rows of a tile stay in the fastest cache while all of y0 to y1 are made of them.
+    """
+    taps, scale_in, scale_out, _, in_x, _ = gauss
+    height, flat = q.shape
+    radius = (taps.size - 1) // 2
+    source = q.reshape(q.size)
+    for start in range(0, flat, TILE):
+        size = min(TILE, flat - start)
+        for y in range(y0, y1):
+            k0, k1 = max(0, y - radius), min(height, y + radius + 1)
+            for k in range(k0, k1):
+                used[k - k0] = taps[k - y + radius] * scale_in[k] * scale_out[y]
+            to = (y - y0) * stride + edge + start
+            _weighted_sum(tall, to, source, k0 * flat + start, flat, used, k1 - k0, in_x, start, size)
+
+
+@inlined
+def _pay(room, at, labels, costs, unary, pixel, message):
+    """Turn a pixel's messages into logits by a full compatibility matrix."""
+    for i in range(labels):
+        message[i] = room[at + i]
+    for i in range(labels):
+        cost = unary[pixel * labels + i]
+        for j in range(labels):
+            cost += costs[i, j] * message[j]
+        room[at + i] = -cost
+
+
+@jit
+def update(rows, labels, unary, q, new, gauss, lattice, own, costs, part):
+    """New marginals of some rows: messages of `q`, compatibility, unary, softmax; and their splat onto the lattice.
+
+    Args:
+        rows: (first, last + 1).
+        unary, q, new: float32 (H, W * L); `new` is written. Without messages `q` is not read.
+        gauss: taps_y, in_y (H,), out_y (H,), taps_x, in_x (W * L,), out_x (W * L,); taps of length 0: no kernel.
+        lattice: ids (H * W, d + 1), weights (H * W, d + 1), in (H * W,), out (H * W,), values (M + 1, padded); values
+            of length 0: no message.
+        own: float32 (H * W,), the weight of the message to itself that is taken away; length 0: none.
+        costs: float32 (L, L), or (0, 0) for Potts.
+        part: float32 (M + 1, padded), cleared and splatted to; length 0: not.
+    """
+    taps_y, _, _, taps_x, _, out_x = gauss
+    ids, weights, scale_in, scale_out, values = lattice
+    flat = unary.shape[1]
+    width = flat // labels
+    corners = ids.shape[1]
+    padded = (labels + LANES - 1) // LANES * LANES
+    edge = (taps_x.size - 1) // 2 * labels if taps_x.size else 0
+    stride = flat + 2 * edge
+    tall = np.zeros(BAND * stride if taps_x.size else 1, np.float32)
+    used = np.zeros(taps_y.size, np.float32)
+    z = np.zeros(flat + LANES, np.float32)
+    room = np.zeros(padded + LANES, np.float32)
+    message = np.zeros(labels, np.float32)
+    absent = np.zeros(padded, np.float32)
+    absent[labels:] = LOWEST
+    # A store of eight may spill over into pixels that are written later, but not over the end of the row.
+    spilling = width - 1 - (LANES - 1) // labels
+    part[:] = 0
+    for y in range(rows[0], rows[1]):
+        row, result = unary[y], new[y]
+        if taps_x.size:
+            band = (y - rows[0]) % BAND
+            if band == 0:
+                _gauss_down(y, min(y + BAND, rows[1]), q, gauss, used, tall, stride, edge)
+            _weighted_sum(z, 0, tall, band * stride, labels, taps_x, taps_x.size, out_x, 0, flat)
+        else:
+            z[:] = 0
+        if own.size:
+            for p in range(width):
+                for i in range(p * labels, (p + 1) * labels):
+                    z[i] -= own[y * width + p] * q[y, i]
+        if not costs.size:
+            for i in range(flat):
+                z[i] -= row[i]
+        for p in range(width):
+            pixel = y * width + p
+            top = load(absent, 0)
+            for o in range(0, padded, LANES):
+                value = add(load(z, p * labels + o), load(absent, o))
+                if values.size:
+                    for k in range(corners):
+                        w = weights[pixel, k] * scale_out[pixel]
+                        value = muladd(value, w, load(values, np.intp(ids[pixel, k]) * padded + o))
+                store(room, o, value)
+                top = value if o == 0 else maximum(top, value)
+            if costs.size:
+                _pay(room, 0, labels, costs, row, p, message)
+                top = load(room, 0)
+                for o in range(LANES, padded, LANES):
+                    top = maximum(top, load(room, o))
+            down = -largest(top)
+            powers = power(shift(load(room, 0), down))
+            store(room, 0, powers)
+            for o in range(LANES, padded, LANES):
+                value = power(shift(load(room, o), down))
+                store(room, o, value)
+                powers = add(powers, value)
+            norm = ONE / total(powers)
+            for o in range(0, padded, LANES):
+                value = scale(load(room, o), norm)
+                if part.size:
+                    for k in range(corners):
+                        to = np.intp(ids[pixel, k]) * padded + o
+                        store(part, to, muladd(load(part, to), weights[pixel, k] * scale_in[pixel], value))
+                if p < spilling:
+                    store(result, p * labels + o, value)
+                else:
+                    store(room, o, value)
+            if p >= spilling:
+                for i in range(labels):
+                    result[p * labels + i] = room[i]
+
+
+@jit
+def splat(rows, labels, q, lattice, part):
+    """Clear `part` and splat given marginals of some rows onto it; arguments as of `update`."""
+    ids, weights, scale_in, _, _ = lattice
+    width = q.shape[1] // labels
+    part[:] = 0
+    for y in range(rows[0], rows[1]):
+        for p in range(width):
+            pixel = y * width + p
+            for k in range(ids.shape[1]):
+                w = weights[pixel, k] * scale_in[pixel]
+                r = ids[pixel, k]
+                for i in range(labels):
+                    part[r, i] += w * q[y, p * labels + i]
+
+
+@jit
+def row_sums(rows, ids, weights, values, out):
+    """Slice one channel (values (M + 1, 8)) at the pixels of rows `rows` of a flat range, into out (N,)."""
+    for pixel in range(rows[0], rows[1]):
+        found = np.float32(0)
+        for k in range(ids.shape[1]):
+            found += weights[pixel, k] * values[ids[pixel, k], 0]
+        out[pixel] = found
