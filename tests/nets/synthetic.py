@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
@@ -72,3 +73,12 @@ def make_tensor(name: str, entry: dict, arrays: dict[str, np.ndarray]) -> np.nda
 def normalized(image: np.ndarray) -> np.ndarray:
     """Images uint8 RGB as torchvision feeds them: float32, by ImageNet's mean and deviation."""
     return (image.astype(np.float32) / 255 - MEAN) / STD
+
+
+def calibrate(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """Statistics of what the normalisations see: with arbitrary ones a deep network turns rounding into noise."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(images, training=True)
+    return model

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
 
+from tests.nets.synthetic import calibrate
 from visionkit import nets
 from visionkit.errors import ModelError
 from visionkit.weights.keras_applications import load_keras_application
@@ -33,15 +34,11 @@ def theirs(name: str, **options: Any) -> keras.Model:
     options = {"weights": None, "input_shape": (*size, 3), "classifier_activation": None, "classes": 7} | options
     model: keras.Model = APPLICATIONS[name][0](**options)
     rng = np.random.default_rng(4)
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for variable in model.trainable_variables:
         if len(variable.shape) == 1:
             low, high = (0.5, 1.5) if variable.name == "gamma" else (-0.1, 0.1)
             variable.assign(rng.uniform(low, high, variable.shape))
-    for layer in norms:
-        layer.momentum = 0.0
-    model(noise(size), training=True)
-    return model
+    return calibrate(model, noise(size))
 
 
 def ours(name: str, **options: Any) -> keras.Model:
