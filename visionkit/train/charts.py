@@ -15,16 +15,23 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 230, 62, 30, 26
 
 
 def curves(
-    title: str, series: Mapping[str, Sequence[float]], *, mark: int | None = None, top: float | None = None
+    title: str,
+    series: Mapping[str, Sequence[float]],
+    *,
+    mark: int | None = None,
+    top: float | None = None,
+    bottom: float | None = None,
+    ticks: Sequence[object] | None = None,
 ) -> str:
     """A line chart of values by epoch (from 1), with a legend.
 
     Args:
         mark: an epoch to mark with a vertical line.
-        top: upper end of the axis; without, the largest value.
+        top: upper end of the axis; without, the largest value. `bottom` likewise; without, 0 or the smallest value.
+        ticks: what stands below the places in the place of the epochs' numbers, one for each.
     """
     values = np.array([value for line in series.values() for value in line], np.float64)
-    low = min(0.0, float(values.min()))
+    low = bottom if bottom is not None else min(0.0, float(values.min()))
     high = top if top is not None else float(values.max()) * 1.05 or 1.0
     count = max(len(line) for line in series.values())
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">']
@@ -33,8 +40,9 @@ def curves(
         y = _y(value, low, high)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.2g}</text>')
-    for epoch in sorted({1, max(1, count // 2), count}):
-        parts.append(f'<text x="{_x(epoch, count):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{epoch}</text>')
+    for epoch in sorted({1, max(1, count // 2), count}) if ticks is None else range(1, count + 1):
+        name = epoch if ticks is None else escape(str(ticks[epoch - 1]))
+        parts.append(f'<text x="{_x(epoch, count):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{name}</text>')
     if mark is not None:
         x = _x(mark, count)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')

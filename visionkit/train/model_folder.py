@@ -13,7 +13,7 @@ import keras
 from visionkit.errors import ModelError
 from visionkit.weights.storage import save_half
 
-__all__ = ["write_classifier", "write_tracker"]
+__all__ = ["write_model", "write_tracker"]
 
 
 def write_tracker(network: keras.Model, folder: Path, *, seed: int) -> None:
@@ -39,8 +39,8 @@ format = "visionkit"
     (folder / "card.toml").write_text(card, encoding="utf-8")
 
 
-def write_classifier(network: keras.Model, folder: Path, table: Mapping[str, Any]) -> None:
-    """Write `<folder's name>.weights.h5` and `card.toml` of a trained classifier into `folder`.
+def write_model(network: keras.Model, folder: Path, table: Mapping[str, Any]) -> None:
+    """Write `<folder's name>.weights.h5` and `card.toml` of a trained network into `folder`.
 
     The weights are in half precision, or in full where a number does not fit.
 
