@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visionkit.cli.eval_classify import classify
+from visionkit.cli.eval_segment import segment
 from visionkit.cli.options import model_options
 from visionkit.cli.text import emit, emit_json, examples, table
 
@@ -20,7 +21,9 @@ __all__ = ["command"]
 
 @click.group(
     epilog=examples(
-        "visionkit eval classify --model sign_digits --data photos/", "visionkit eval track --data sequences/"
+        "visionkit eval classify --model sign_digits --data photos/",
+        "visionkit eval segment --model runs/my_segmenter --data street/ --crf",
+        "visionkit eval track --data sequences/",
     )
 )
 def command() -> None:
@@ -87,3 +90,4 @@ def _rows(results: dict[str, list[Score]]) -> list[list[str]]:
 
 
 command.add_command(classify)
+command.add_command(segment)

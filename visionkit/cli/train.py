@@ -9,6 +9,8 @@ import click
 
 from visionkit.cli.text import clean, examples
 from visionkit.cli.train_classify import classify
+from visionkit.cli.train_composites import composites
+from visionkit.cli.train_segment import segment
 from visionkit.errors import InputError, OutputError
 
 __all__ = ["command"]
@@ -17,6 +19,7 @@ __all__ = ["command"]
 @click.group(
     epilog=examples(
         "visionkit train classify --data photos/ --out runs/my_classifier",
+        "visionkit train segment --data street/ --out runs/my_segmenter",
         "visionkit train siamese --out runs/my_tracker --steps 2000",
     )
 )
@@ -82,3 +85,5 @@ def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
 
 
 command.add_command(classify)
+command.add_command(composites)
+command.add_command(segment)

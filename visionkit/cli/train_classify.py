@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
-import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from visionkit.cli.text import clean, examples
-from visionkit.errors import InputError, OutputError, UsageError
+from visionkit.cli.text import examples
+from visionkit.cli.train_options import ArgumentType, SizeType, made_folder, problem_line, tell, tell_problems
+from visionkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from visionkit.train.class_folders import Problem
     from visionkit.train.classify import ClassifyPlan, ClassifyTraining
 
 __all__ = ["classify"]
 
 MISTAKES = 24  # in the report
-TOLD = 5  # problems of a kind that are told one by one
-
-
-class SizeType(click.ParamType):
-    """`N` or `H,W` in pixels, as (H, W)."""
-
-    name = "N|H,W"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """The size as (height, width)."""
-        if isinstance(value, tuple):
-            return value
-        if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})?", str(value)):
-            self.fail(f"expected a side or height,width in pixels (96 or 96,128). Received: {value!r}.", param, ctx)
-        sides = [int(part) for part in str(value).split(",")]
-        return sides[0], sides[-1]
-
-
-class ArgumentType(click.ParamType):
-    """`KEY=VALUE`, the value as TOML has it (a word that is none is a string), as (key, value)."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """The pair."""
-        if isinstance(value, tuple):
-            return value[0], value[1]
-        key, found, text = str(value).partition("=")
-        if not found or not key.isidentifier():
-            self.fail(f"expected KEY=VALUE, such as width=24. Received: {value!r}.", param, ctx)
-        try:
-            return key, tomllib.loads(f"value = {text}")["value"]
-        except (tomllib.TOMLDecodeError, RecursionError):
-            return key, text
 
 
 @click.command(
@@ -127,15 +90,11 @@ def classify(data: str, out: str, **given: Any) -> int:
     GPU in mixed precision. Ctrl-C saves; the same command goes on.
     """
     _check(given)
-    folder = Path(out)
     if not Path(data).is_dir():
         raise InputError(
             "input-missing", f"{data} is no folder. --data takes a folder with one folder of images a class."
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError("output-unwritable", f"{folder} cannot be made: {error.strerror}.") from error
+    folder = made_folder(out)
     from visionkit.runtime.quiet import import_keras
 
     import_keras()
@@ -153,17 +112,12 @@ def classify(data: str, out: str, **given: Any) -> int:
 
     with Interrupts(lambda: stop.append(True)) as interrupts:
         training = train_classifier(plan, report=report, tell=tell, should_stop=lambda: bool(stop))
-    _tell_problems(training.problems)
+    tell_problems(training.problems)
     if training.result.ended == "interrupted":
         tell(f"visionkit: error[interrupted]: Stopped after step {training.result.step}; the same command goes on.")
         return interrupts.exit_code or 130
     _finish(plan, training)
     return 0
-
-
-def tell(line: str) -> None:
-    """One line of progress on stderr."""
-    click.echo(clean(line), err=True)
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -201,27 +155,10 @@ def _plan(data: Path, out: Path, given: dict[str, Any]) -> ClassifyPlan:
     )
 
 
-def _tell_problems(problems: list[Problem]) -> None:
-    kinds: Counter[str] = Counter()
-    for problem in problems:
-        kinds[problem.kind] += 1
-        if kinds[problem.kind] <= TOLD:
-            tell(f"visionkit: warning: {_problem_line(problem)}")
-    for kind, count in kinds.items():
-        if count > TOLD:
-            tell(f"visionkit: warning: {count - TOLD} more: {kind}; report.html lists them")
-
-
-def _problem_line(problem: Problem) -> str:
-    """What is wrong, beginning with the name of the file or folder."""
-    told = problem.reason
-    return told if told.startswith(problem.name) else f"{problem.name} {told}"
-
-
 def _finish(plan: ClassifyPlan, training: ClassifyTraining) -> None:
     """Write the model folder and the report, and tell where they are."""
     from visionkit.io import safe_text
-    from visionkit.train.model_folder import write_classifier
+    from visionkit.train.model_folder import write_model
 
     result, best = training.result, training.result.best
     if best is None:
@@ -246,7 +183,7 @@ def _finish(plan: ClassifyPlan, training: ClassifyTraining) -> None:
             "hours": round(result.seconds / 3600, 4),
         },
     }
-    write_classifier(training.network, plan.out, table)
+    write_model(training.network, plan.out, table)
     _write_report(plan, training, command)
     stopped = ", stopped early" if result.ended == "patience" else ""
     tell(
@@ -296,7 +233,7 @@ def _write_report(plan: ClassifyPlan, training: ClassifyTraining, command: str) 
             mistakes=mistakes,
             settings=_settings(plan, training),
             command=command,
-            notes=[_problem_line(problem) for problem in training.problems],
+            notes=[problem_line(problem) for problem in training.problems],
         )
     )
     (plan.out / "report.html").write_text(html, encoding="utf-8")

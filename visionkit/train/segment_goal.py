@@ -79,7 +79,8 @@ class SegmentGoal:
         self.loss = PixelLoss(weights)
         self.accuracy = keras.metrics.MeanMetricWrapper(pixel_accuracy, name="accuracy")
         self.samples = list(samples)
-        self._network, self._viewer, self._material, self._rule = network, viewer, material, rule
+        self.rule = rule
+        self._network, self._viewer, self._material = network, viewer, material
         self._classes = len(weights)
 
     def scores(self, predict: Callable[[Any], Any]) -> dict[str, float]:
@@ -109,8 +110,8 @@ class SegmentGoal:
         Where the rule puts bars beside the image the mask is void.
         """
         image, mask = self._material(sample)
-        logits = np.asarray(self._viewer.predict_on_batch(self._rule(image)[None])[0], np.float32)
-        return logits, _placed(mask, self._rule)
+        logits = np.asarray(self._viewer.predict_on_batch(self.rule(image)[None])[0], np.float32)
+        return logits, _placed(mask, self.rule)
 
 
 def _placed(mask: npt.NDArray[np.uint8], rule: InputRule) -> npt.NDArray[np.uint8]:

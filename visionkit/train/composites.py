@@ -1,0 +1,283 @@
+"""Images and masks made of cut-out objects on other pictures: material for a segmenter where nobody drew masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.errors import InputError
+from visionkit.io import printable_name, read_image
+from visionkit.train.class_folders import natural_key
+from visionkit.train.cutouts import Cutout, cut_out
+from visionkit.train.material import CLIPS, IMAGES
+from visionkit.train.scenes import Placement, draw_sprite
+from visionkit.train.shapes import Part, Sprite, Textures, random_color, random_sprite, recolor
+
+__all__ = ["Compositor", "Kind", "read_backgrounds", "read_cutouts", "write_composites"]
+
+Image = npt.NDArray[np.uint8]
+LONGEST = 640
+FRAMES = 40  # of a clip, whose median is a background
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One class: its name and the cut-outs to learn from and to choose on, which are of different photos."""
+
+    name: str
+    train: list[Cutout]
+    val: list[Cutout]
+    skipped: int = 0
+
+
+def read_cutouts(name: str, folder: Path, *, val: float = 0.15) -> Kind:
+    """The objects in the photos of a folder and of those inside it; the last of each folder choose the epoch.
+
+    What was photographed together mostly has neighbouring names, so the parts show different people and days.
+
+    Raises:
+        InputError: `no-objects`; not one object stands out.
+    """
+    train: list[Cutout] = []
+    held: list[Cutout] = []
+    skipped = 0
+    folders = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in IMAGES})
+    for inner in folders:
+        files = sorted(
+            (path for path in inner.iterdir() if path.suffix.lower() in IMAGES), key=lambda path: natural_key(path.name)
+        )
+        for place, path in enumerate(files):
+            cutout = cut_out(_shrunk(read_image(path), 256))
+            if cutout is None:
+                skipped += 1
+            elif place >= round(len(files) * (1 - val)):
+                held.append(cutout)
+            else:
+                train.append(cutout)
+    if not train or not held:
+        raise InputError(
+            "no-objects", f"{printable_name(folder)} has too few photos of an object on a plain background."
+        )
+    return Kind(name, train, held, skipped)
+
+
+def read_backgrounds(paths: Sequence[Path]) -> list[list[Image]]:
+    """Pictures to paste upon by path: an image, those of a folder, and of each clip the median of its frames.
+
+    In a clip of a fixed camera the median shows what stands still; what moves is gone.
+
+    Raises:
+        InputError: `no-images`; a path has none.
+    """
+    found: list[list[Image]] = []
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        pictures = [_shrunk(read_image(file), LONGEST) for file in files if file.suffix.lower() in IMAGES]
+        pictures += [_median(file) for file in files if file.suffix.lower() in CLIPS]
+        if not pictures:
+            raise InputError("no-images", f"{printable_name(path)} is no image or clip, nor a folder of such.")
+        found.append(pictures)
+    return found
+
+
+def _median(path: Path) -> Image:
+    with av.open(str(path)) as container:
+        frames = [
+            _shrunk(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), LONGEST)
+            for frame in container.decode(video=0)
+        ]
+    chosen = frames[:: max(1, len(frames) // FRAMES)]
+    return np.median(np.stack(chosen), axis=0).astype(np.uint8)
+
+
+def _shrunk(image: Image, longest: int) -> Image:
+    scale = longest / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@dataclass(frozen=True)
+class Compositor:
+    """Makes pictures of a size with masks: class k + 1 for the k-th kind, 0 for the rest.
+
+    Args:
+        objects: cut-outs of each kind.
+        backgrounds: pictures by where they come from; each source is as frequent as the others.
+        empty: fraction of pictures without an object.
+        most: objects in a picture.
+        low, high: an object's height as a fraction of the picture's.
+        sleeve: fraction of objects whose lower end goes on in something else, as an arm in a sleeve.
+    """
+
+    objects: Sequence[Sequence[Cutout]]
+    backgrounds: Sequence[Sequence[Image]]
+    size_hw: tuple[int, int]
+    empty: float = 0.15
+    most: int = 3
+    low: float = 0.14
+    high: float = 0.95
+    sleeve: float = 0.65
+    textures: Textures = field(init=False)
+
+    def __post_init__(self) -> None:
+        pictures = [picture for source in self.backgrounds for picture in source]
+        object.__setattr__(self, "textures", Textures(pictures))
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Image, Image]:
+        """A picture uint8 (H, W, 3) BGR and its mask uint8 (H, W)."""
+        image = self._background(rng)
+        mask = np.zeros(self.size_hw, np.uint8)
+        self._strangers(image, rng, int(rng.integers(0, 4)))
+        count = 0 if rng.random() < self.empty else int(rng.integers(1, self.most + 1))
+        for _ in range(count):
+            kind = int(rng.integers(len(self.objects)))
+            cutout = self.objects[kind][int(rng.integers(len(self.objects[kind])))]
+            self._paste(image, mask, cutout, kind + 1, rng)
+        if rng.random() < 0.2:  # something in front of the objects
+            before = image.copy()
+            self._strangers(image, rng, 1)
+            mask[(image != before).any(axis=2)] = 0
+        return _camera(image, rng), mask
+
+    def _background(self, rng: np.random.Generator) -> Image:
+        height, width = self.size_hw
+        if not self.backgrounds or rng.random() < 0.15:
+            patch = self.textures.patch(rng)
+            return np.asarray(cv2.resize(patch, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+        source = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
+        picture = source[int(rng.integers(len(source)))]
+        fit = max(height / picture.shape[0], width / picture.shape[1])
+        scale = fit * math.exp(rng.uniform(0, 0.9))
+        size_wh = tuple(math.ceil(n * scale) for n in picture.shape[1::-1])
+        large = cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        y, x = rng.integers(large.shape[0] - height + 1), rng.integers(large.shape[1] - width + 1)
+        piece = np.asarray(large[y : y + height, x : x + width], np.uint8)
+        piece = piece[:, :: -1 if rng.random() < 0.5 else 1]
+        return np.ascontiguousarray(recolor(piece, rng, 0.6), np.uint8)
+
+    def _strangers(self, image: Image, rng: np.random.Generator, count: int) -> None:
+        """Things that are no object, drawn into `image`."""
+        height, width = self.size_hw
+        for _ in range(count):
+            sprite = random_sprite(rng, self.textures)
+            x, y = rng.uniform(0, width), rng.uniform(0, height)
+            tall = height * math.exp(rng.uniform(math.log(0.1), math.log(0.9)))
+            place = Placement(float(x), float(y), tall, turn=float(rng.normal(0, 0.3)), pose=float(rng.uniform(0, 6)))
+            draw_sprite(image, sprite, place)
+
+    def _paste(self, image: Image, mask: Image, cutout: Cutout, number: int, rng: np.random.Generator) -> None:
+        """Put an object into `image` and its number into `mask`."""
+        height, width = self.size_hw
+        rows, columns = np.nonzero(cutout.alpha > 127)
+        tall = max(1, rows.max() - rows.min())
+        size = height * math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        scale = size / tall
+        turn = rng.uniform(-math.pi, math.pi) if rng.random() < 0.35 else rng.normal(0, 0.6)
+        mirror = -1.0 if rng.random() < 0.5 else 1.0
+        c, s = math.cos(turn) * scale, math.sin(turn) * scale
+        stretch = math.exp(rng.normal(0, 0.08))
+        linear = np.array([[c, -s], [s, c]]) @ np.diag([mirror * stretch, 1 / stretch])
+        centre = np.array([(columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2])
+        target = np.array([rng.uniform(0.0, 1.0) * width, rng.uniform(0.0, 1.0) * height])
+        matrix = np.column_stack([linear, target - linear @ centre])
+        if rng.random() < self.sleeve:
+            self._sleeve(image, mask, cutout, matrix, rng)
+        how = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
+        source, alpha = cutout.image, cutout.alpha
+        if scale < 0.7:  # warping alone would skip pixels
+            small_wh = tuple(max(2, round(n * scale * 1.2)) for n in source.shape[1::-1])
+            ratio = np.array([source.shape[1] / small_wh[0], source.shape[0] / small_wh[1]])
+            matrix = np.column_stack([matrix[:, :2] @ np.diag(ratio), matrix[:, 2]])
+            source, alpha = (np.asarray(cv2.resize(a, small_wh, interpolation=how), np.uint8) for a in (source, alpha))
+        source = np.asarray(recolor(source, rng, 0.5), np.uint8)
+        shown = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cover = cv2.warpAffine(alpha, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        if rng.random() < 0.3:
+            kernel = _smear(rng)
+            shown, cover = cv2.filter2D(shown, -1, kernel), cv2.filter2D(cover, -1, kernel)
+        part = (np.asarray(cover, np.float32) / 255)[..., None]
+        image[:] = np.clip(shown * part + image * (1 - part), 0, 255).astype(np.uint8)
+        mask[np.asarray(cover) > 127] = number
+
+    def _sleeve(
+        self, image: Image, mask: Image, cutout: Cutout, matrix: npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> None:
+        """Draw what an object that leaves its photo below goes on in; that is background."""
+        solid = cutout.alpha > 127
+        last = np.flatnonzero(solid[-3:].any(axis=0))
+        if len(last) < 4:
+            return
+        left, right = float(last.min()), float(last.max())
+        wide, bottom = right - left, float(len(solid))
+        flare, length = rng.uniform(0.1, 0.6) * wide, rng.uniform(0.6, 4.0) * wide
+        over = rng.uniform(0.0, 0.15) * wide
+        corners = np.array(
+            [
+                [left - 0.12 * wide, bottom - 4 - over],
+                [right + 0.12 * wide, bottom - 4 - over],
+                [right + flare, bottom + length],
+                [left - flare, bottom + length],
+            ]
+        )
+        points = corners @ matrix[:, :2].T + matrix[:, 2]
+        middle, half = (points.min(0) + points.max(0)) / 2, np.maximum((points.max(0) - points.min(0)) / 2, 1.0)
+        part = Part((points - middle) / half, self.textures.patch(rng, random_color(rng)))
+        before = image.copy()
+        sprite = Sprite([part], aspect=float(half[0] / half[1]))
+        draw_sprite(image, sprite, Placement(float(middle[0]), float(middle[1]), float(2 * half[1])))
+        mask[(image != before).any(axis=2)] = 0
+
+
+def _smear(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A kernel that smears along one direction, as motion does."""
+    length = int(rng.integers(3, 12))
+    kernel = np.zeros((length, length), np.float32)
+    angle, middle = rng.uniform(0, math.pi), (length - 1) / 2
+    for k in np.linspace(-middle, middle, 4 * length):
+        kernel[round(middle + k * math.sin(angle)), round(middle + k * math.cos(angle))] = 1
+    return kernel / kernel.sum()
+
+
+def _camera(image: Image, rng: np.random.Generator) -> Image:
+    """The picture with blur and noise of a camera."""
+    out = image
+    if rng.random() < 0.4:
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.4, 1.4)), np.uint8)
+    if rng.random() < 0.4:
+        noise = rng.normal(0, rng.uniform(1, 8), out.shape)
+        out = np.clip(out + noise, 0, 255).astype(np.uint8)
+    return out
+
+
+def write_composites(
+    kinds: Sequence[Kind],
+    backgrounds: Sequence[Sequence[Image]],
+    out: Path,
+    *,
+    counts: Mapping[str, int],
+    size_hw: tuple[int, int],
+    seed: int = 0,
+) -> None:
+    """Write `counts` pictures of each part with their masks: <out>/<part>/images/*.jpg, masks/*.png, labels.txt.
+
+    The same seed and material give the same files.
+    """
+    for number, (part, count) in enumerate(sorted(counts.items())):
+        objects = [kind.train if part == "train" else kind.val for kind in kinds]
+        compositor = Compositor(objects, backgrounds, size_hw)
+        for folder in ("images", "masks"):
+            (out / part / folder).mkdir(parents=True, exist_ok=True)
+        for k in range(count):
+            image, mask = compositor(np.random.default_rng((seed, number, k)))
+            cv2.imwrite(str(out / part / "images" / f"{k:05d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            cv2.imwrite(str(out / part / "masks" / f"{k:05d}.png"), mask)
+    names = ["background", *(kind.name for kind in kinds)]
+    (out / "labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
