@@ -111,11 +111,12 @@ def test_a_failing_frame_of_a_video_leaves_the_average_alone(clip, tmp_path):
     from visionkit.io import open_source
 
     with open_source(clip) as opened:
+        info = opened.info
         levels = {round(float(frame.image[:8].mean())) for frame in opened}
     assert len(levels) < 5
     frames = [Frame(np.full((*SIZE_HW, 3), v, np.uint8), i, 40.0 * i, 40.0, "x") for i, v in enumerate([9, 9, 77, 9])]
     stage = ClassifyStage(classifier(nan_at={77}), smooth_s=0.5)
-    stage.setup(None, frames[0])
+    stage.setup(info, frames[0])
     items = list(Line(iter(frames), [stage]))
     assert items[2].error is not None
     first = items[0].results["classify"].confidence
