@@ -104,7 +104,7 @@ def candidates(scores: Floats) -> list[int]:
     least = np.minimum(least[:, :, :-1], least[:, :, 1:])
     most = np.maximum(most[:, :, :-1], most[:, :, 1:])
     # rounding may take an interpolated value a little out of its neighbours' range
-    bar = least.max(axis=0) - np.float32(2e-6) * np.abs(scores).max()
+    bar = least.max(axis=0) - np.float32(1e-5) * np.abs(scores).max()
     return [int(k) for k in np.flatnonzero((most >= bar).any(axis=(1, 2)))]
 
 

@@ -113,8 +113,7 @@ def fit_of(rule: InputRule, size_hw: Size, options: SizeOptions, scale: float = 
     tile = (min(side, whole[0]), min(side, whole[1]))
     if tile == whole:
         return Fit(replace(plain, size_hw=whole))
-    overlap = min(options.tile_overlap, min(tile) - STEP)
-    return Fit(replace(plain, size_hw=whole), plan=TilePlan(whole, tile, overlap, STEP))
+    return Fit(replace(plain, size_hw=whole), plan=TilePlan(whole, tile, options.tile_overlap, STEP))
 
 
 def boxed_hw(box_hw: Size, size_hw: Size) -> Size:

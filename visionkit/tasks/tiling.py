@@ -48,7 +48,8 @@ class TilePlan:
             raise ValueError(f"`size_hw` and `tile_hw` must be multiples of {self.step}. Received: {sides}.")
         if any(t > n for t, n in zip(self.tile_hw, self.size_hw, strict=True)):
             raise ValueError(f"`tile_hw` must fit into `size_hw`. Received: {self.tile_hw} in {self.size_hw}.")
-        if not 0 <= self.overlap <= min(self.tile_hw) - self.step and self.tile_hw != self.size_hw:
+        cut = [t for t, n in zip(self.tile_hw, self.size_hw, strict=True) if t < n]
+        if self.overlap < 0 or (cut and self.overlap > min(cut) - self.step):
             raise ValueError(
                 f"`overlap` must leave a tile {self.step} pixels of its own. Received: overlap={self.overlap} of "
                 f"{self.tile_hw}."
