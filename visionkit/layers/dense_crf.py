@@ -18,7 +18,7 @@ __all__ = ["DenseCRF"]
 METHODS = ("auto", "exact", "lattice")
 NORMALIZATIONS = ("symmetric", "none", "before", "after")
 OUTPUTS = ("logits", "marginals")
-EXACT_PIXELS = 2048  # up to which `auto` takes all pairs: 16 MiB of kernel a sample
+EXACT_PIXELS = 1024  # up to which `auto` takes all pairs, as `visionkit.crf` does
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
@@ -42,7 +42,7 @@ class DenseCRF(keras.layers.Layer):
         self_term: keep the message of a pixel to itself.
         per_label: learn a weight of each kernel for each label instead of one.
         method: of the bilateral kernel. `exact` sums over all pairs of pixels; `lattice` is the permutohedral lattice,
-            linear in the pixels, for any size, known or open. `auto`: exact for known sizes of up to 2048 pixels.
+            linear in the pixels, for any size, known or open. `auto`: exact for known sizes of up to 1,024 pixels.
         output: `logits`, whose softmax are the marginals, or `marginals`.
 
     Call arguments:

@@ -1,0 +1,56 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from visionkit.errors import OutputError
+from visionkit.io.files import sync_folder, writing_to
+from visionkit.io.text import safe_text
+
+__all__ = ["new_folder"]
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder beside `path` to write into; on leaving it becomes `path`, on an exception it goes away.
+
+    Args:
+        path: in a folder that exists.
+        overwrite: replace a folder that is there; it stays until the new one is complete.
+
+    Raises:
+        OutputError: `exists`, `output-unwritable`, `disk-full`.
+    """
+    target = Path(path)
+    if os.path.lexists(target) and (not overwrite or target.is_symlink() or not target.is_dir()):
+        way = "remove it" if overwrite else "pass overwrite=True"
+        raise OutputError("exists", f"'{safe_text(target)}' already exists; {way} or choose another name")
+    with writing_to(target):
+        hidden = target.parent / f".visionkit-{os.getpid()}-{secrets.token_hex(4)}"
+        hidden.mkdir()
+    try:
+        with writing_to(target):
+            yield hidden
+            _publish(hidden, target)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    old = folder.with_name(f"{folder.name}-old")
+    with contextlib.suppress(FileNotFoundError):
+        target.rename(old)
+    try:
+        folder.rename(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(target)
+        raise
+    sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
