@@ -201,7 +201,11 @@ def _enlarged(x: Any, plan: Enlarging, name: str, *, trainable: bool) -> Any:
 
 
 def _overlap(x: Any, fine: Any, offset: tuple[int, int], name: str) -> tuple[Any, Any]:
-    """What an enlarged map and the finer one have in common: both of the same size."""
+    """What an enlarged map and the finer one have in common: both of the same size.
+
+    There is always a crop behind the enlarged map, be it of nothing: else the order of the layers, by which Keras saves
+    weights, would depend on the image's size.
+    """
     starts = [[max(n, 0) for n in offset], [max(-n, 0) for n in offset]]
     if None in (*x.shape[1:3], *fine.shape[1:3]):
         # a slice ends where its map does, so that after both crops the sizes are equal
@@ -213,11 +217,11 @@ def _overlap(x: Any, fine: Any, offset: tuple[int, int], name: str) -> tuple[Any
 
 
 def _cropped(x: Any, starts: Sequence[int], sizes: Sequence[int], name: str) -> Any:
-    """`sizes` cells of the map from `starts` on; the map itself where that is all of it."""
+    """`sizes` cells of the map from `starts` on."""
     if any(size < 1 for size in sizes):
         raise ValueError(f"The maps have nothing in common at {name!r}. Give larger images, or pad them in `backbone`.")
     cuts = tuple((i, n - i - size) for i, n, size in zip(starts, x.shape[1:3], sizes, strict=True))
-    return layers.Cropping2D(cuts, name=name)(x) if any(map(any, cuts)) else x
+    return layers.Cropping2D(cuts, name=name)(x)
 
 
 def _cut_out(x: Any, image: Any, offset: tuple[int, int]) -> Any:

@@ -263,7 +263,7 @@ def _fills(layer: Any, family: Family) -> Iterator[_Fill]:
         if variable is not None:
             flattened = family.flattened.get(name) if layout in (_LINEAR, _CONVOLUTION) else None
             if flattened and layout is _CONVOLUTION:
-                layout = _CONVOLVED
+                layout, flattened = _CONVOLVED, None  # the kernel says how large the map is
             yield _Fill(variable, f"{name}.{tensor}", layout, flattened)
 
 
