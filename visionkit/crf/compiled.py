@@ -31,10 +31,10 @@ _LOADING = Lock()
 
 
 def load_kernels() -> tuple[ModuleType, ModuleType]:
-    """The compiled loops of an update and those of a lattice; ImportError without numba. What they compile to is kept in the user's cache folder.
+    """The compiled loops of an update and those of a lattice; ImportError without numba.
 
-    numba would keep it beside the code, which may be read-only, and in a folder set for the whole process: that one is
-    set while the loops are declared and put back.
+    What they compile to is kept in the user's cache folder; numba would keep it beside the code, maybe read-only.
+    The folder is a setting of the whole process, so it is put back when the loops are declared.
     """
     with _LOADING:
         config: Any = importlib.import_module("numba.core.config")

@@ -29,6 +29,7 @@ __all__ = [
     "shift",
     "store",
     "total",
+    "zeros",
 ]
 
 LANES = 8
@@ -86,6 +87,16 @@ def load(typing_context: Any, array: Any, offset: Any) -> Any:
         return builder.load(_place(context, builder, signature.args[0], *args), align=4)
 
     return eight(array, types.intp), code
+
+
+@intrinsic
+def zeros(typing_context: Any) -> Any:
+    """Eight zeros."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(WORDS, [0.0] * LANES)
+
+    return eight(), code
 
 
 @intrinsic
