@@ -12,6 +12,7 @@ from visionkit.errors import ModelError, UsageError
 from visionkit.runtime import available_runtimes, compile_model
 from visionkit.runtime.adaptors import Adaptor
 from visionkit.runtime.litert import open_litert
+from visionkit.runtime.machine import default_threads
 
 
 class Fake:
@@ -184,3 +185,18 @@ def test_a_sequential_and_a_list_of_like_named_outputs(tmp_path):
     assert list(outputs) == ["head", "head_1"]
     for array, reference in zip(outputs.values(), twice(x), strict=True):
         np.testing.assert_allclose(array, np.array(reference), rtol=0, atol=1e-5)
+
+
+def test_a_runtime_that_takes_more_threads_than_given_does_not_win(net, tmp_path):
+    if default_threads() < 2:
+        pytest.skip("needs two cores: on one, no runtime can take more than it is given")
+    with compile_model(net, threads=1, batch=BATCH, cache_dir=tmp_path) as runner:
+        assert runner.threads == 1
+        assert runner.rejected.keys() >= {"keras", "savedmodel"}
+        assert "threads" in runner.rejected["savedmodel"]
+
+
+def test_it_runs_where_nothing_else_does(net, only_adaptors, tmp_path):
+    only_adaptors("keras")
+    with compile_model(net, threads=1, batch=BATCH, cache_dir=tmp_path) as runner:
+        assert runner.name == "keras"

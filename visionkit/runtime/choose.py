@@ -62,6 +62,8 @@ def choose(program: Program, options: Options, probe: Mapping[str, Array] | None
             # Where a file is taken as it is, a refusal by all who read the format is about the file.
             slug = "model-corrupt" if isinstance(program, OnnxProgram) else "no-runtime"
             raise ModelError(slug, f"no runtime runs {program.label} ({reasons})")
+        if options.runtime == "auto":
+            leave_out_greedy(opened, rejected, options.threads)
         runners = {name: runner for name, (runner, _) in opened.items()}
         timings = time_runners(runners, probe) if probe and not single else None
     except BaseException:
@@ -167,6 +169,18 @@ def leave_out_liars(
             raise ModelError("runtime-disagrees", f"{name} does not answer as the network does: {reason}")
         rejected[name] = reason
         opened.pop(name)[0].close()
+
+
+def leave_out_greedy(opened: dict[str, tuple[Runner, bytes]], rejected: dict[str, str], threads: int) -> None:
+    """Moves from `opened` to `rejected` what takes more cores than it was given, as long as something else is left.
+
+    TensorFlow's pool belongs to the whole process: beside a second instance or a decoder it would win by their cores.
+    """
+    greedy = [name for name, (runner, _) in opened.items() if runner.threads > threads]
+    for name in greedy if len(greedy) < len(opened) else ():
+        runner = opened.pop(name)[0]
+        rejected[name] = f"takes {runner.threads} threads, not the {threads} it is given"
+        runner.close()
 
 
 def signature_of(opened: Mapping[str, tuple[Runner, bytes]]) -> Signature:

@@ -95,8 +95,12 @@ class KerasRunner(Runner):
 
     def __init__(self, model: keras.Model, *, batch: int = 1, threads: int) -> None:
         signature = signature_of(model, batch)
-        super().__init__("keras", signature, threads=threads)
         backend = import_keras().backend.backend()
+        if backend == "tensorflow":
+            from visionkit.runtime.tensorflow_runtime import tensorflow_threads
+
+            threads = tensorflow_threads()
+        super().__init__("keras", signature, threads=threads)
         makers = {"tensorflow": tensorflow_call, "jax": jax_call, "torch": torch_call}
         if backend not in makers:
             raise ModelError("backend-unknown", f"the Keras backend {backend!r} has no runner; use one of {[*makers]}")
