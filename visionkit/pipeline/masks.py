@@ -17,7 +17,7 @@ from visionkit.pipeline.stage import Item
 __all__ = ["MaskSink", "UncertainSink"]
 
 BUCKETS = 8  # for each frame that is wanted, so many are held ready
-FIRST_BUCKET_MS = 250.0
+FIRST_BUCKET_MS = 1.0
 
 
 class MaskSink(Sink):
