@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -109,6 +110,40 @@ def test_too_many_classes_for_8_bits_are_refused_before_anything_runs(folder, tm
     assert not (tmp_path / "out").exists()
 
 
+class Video:
+    """A CRF over time that remembers how it was called, and answers with the class before."""
+
+    def __init__(self):
+        self.calls, self.before = [], None
+
+    def reset(self):
+        self.calls.append("reset")
+        self.before = None
+
+    def __call__(self, probs, image):
+        self.calls.append("first" if self.before is None else "next")
+        before, self.before = self.before, probs
+        return probs if before is None else before
+
+
+def test_a_crf_over_time_sees_the_frames_in_order_and_starts_afresh_behind_a_failure(tmp_path):
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, size_hw=SIZE_HW, fps=25) as writer:
+        for index in range(8):
+            image = halves(SIZE_HW, "blue", "blue") if index == 4 else halves(SIZE_HW, at=8 + 8 * index)
+            writer.write(image, 40.0 * index, 40.0)
+    video, segmenter = Video(), failing("nan")
+    segmenter.refiner = SimpleNamespace(video=lambda: video, settings=lambda size_hw: {})
+    stage = SegmentStage(segmenter, workers=3)
+    run(clip, [stage], writing=Writing(out=tmp_path / "out", video=False), sinks=[MaskSink(stage)])
+    assert video.calls == ["first", "next", "next", "next", "reset", "first", "next", "next"]
+    rows = list(read_results(tmp_path / "out" / "results.jsonl"))
+    assert "error" in rows[4]
+    assert rows[1]["area"] == rows[0]["area"]
+    assert rows[2]["area"]["red"] == pytest.approx(16 / 72, abs=0.05)  # the frame before, without its CRF
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["segment"]["crf_over_time"] is True
+
+
 def test_indexed_files_are_what_other_programs_expect(tmp_path):
     ids = np.random.default_rng(0).integers(0, 256, (13, 37)).astype(np.uint8)
     for palette in ((), ((9, 8, 7),), tuple((i, i, 255 - i) for i in range(256))):
@@ -168,7 +203,7 @@ def test_uncertain_frames_of_a_video_are_the_worst_and_lie_apart(tmp_path):
     found = [row["index"] for row in rows]
     assert abs(found[0] - 300) <= 4
     assert any(abs(index - 800) < 30 for index in found)
-    assert np.diff(sorted(found)).min() >= 1000 / 8 - 1
+    assert np.diff(sorted(found)).min() >= 0.95 * 1000 / 8  # the frames that are held need not reach the ends
     assert [row["entropy"] for row in rows] == sorted((row["entropy"] for row in rows), reverse=True)
     top = np.argsort(-values)[:4]
     assert np.ptp(top) < 10, "the control: the worst frames themselves are neighbours"
