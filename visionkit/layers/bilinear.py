@@ -46,7 +46,8 @@ class ResizeLike(keras.layers.Layer):
     """A map resized bilinearly to the size of another one; for open sizes, Keras's `Resizing` knows fixed ones.
 
     Called with `[map, like]`, (B, H, W, C) and (B, h, w, D), it gives (B, h, w, C). The centres of pixels are aligned
-    (torch's `align_corners=False`), nothing is smoothed on the way down.
+    (torch's `align_corners=False`), nothing is smoothed on the way down. `keras.ops.image.resize`, and with it
+    `UpSampling2D`, cannot be compiled for sizes that are open, so rows and columns are gathered and weighed here.
     """
 
     def build(self, input_shape: Any) -> None:
@@ -60,9 +61,30 @@ class ResizeLike(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """The resized map, see the class."""
         x, like = inputs
-        return ops.image.resize(x, ops.shape(like)[1:3], interpolation="bilinear", data_format="channels_last")
+        for axis in (1, 2):
+            x = _stretched(x, axis, ops.shape(like)[axis])
+        return x
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """(B, h, w, C)."""
         x, like = input_shape
         return x[0], like[1], like[2], x[3]
+
+
+def _stretched(x: Any, axis: int, wanted: Any) -> Any:
+    """One axis of a map (B, H, W, C) resized to `wanted`, an integer or a scalar tensor."""
+    size = ops.shape(x)[axis]
+    if isinstance(size, int) and size == 1:
+        return ops.repeat(x, wanted, axis=axis) if isinstance(wanted, int) else ops.take(x, _zeros(wanted), axis=axis)
+    ratio = ops.cast(size, "float32") / ops.cast(wanted, "float32")
+    place = (ops.arange(wanted, dtype="float32") + 0.5) * ratio - 0.5
+    place = ops.clip(place, 0.0, ops.cast(size, "float32") - 1)
+    low = ops.cast(ops.floor(place), "int32")
+    high = ops.minimum(low + 1, size - 1)
+    share = ops.reshape(ops.cast(place - ops.cast(low, "float32"), x.dtype), (-1, 1, 1) if axis == 1 else (-1, 1))
+    first, second = ops.take(x, low, axis=axis), ops.take(x, high, axis=axis)
+    return first + (second - first) * share
+
+
+def _zeros(count: Any) -> Any:
+    return ops.arange(count, dtype="int32") * 0

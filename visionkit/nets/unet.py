@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from visionkit.layers.bilinear import ResizeLike
 from visionkit.layers.crop import CropLike, PadToMultiple
 from visionkit.nets.blocks import conv, conv_norm, image_input
 
@@ -52,9 +53,9 @@ def unet(
     if stem_stride not in (1, 2):
         raise ValueError(f"`stem_stride` must be 1 or 2. Received: stem_stride={stem_stride!r}.")
     image = image_input("unet", size_hw)
-    x = _padded(image, stem_stride * 2**depth)
+    padded = _padded(image, stem_stride * 2**depth)
     widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
-    x = _convolve(x, widths[0], "stem", stride=stem_stride)
+    x = _convolve(padded, widths[0], "stem", stride=stem_stride)
     skips = []
     for level, channels in enumerate(widths):
         if level:
@@ -66,7 +67,7 @@ def unet(
     for level in reversed(range(depth)):
         x = _rise(x, skips.pop(), f"up{level}")
     x = _dropped(x, dropout, "dropout")
-    return keras.Model(image, _head(x, image, classes, stem_stride, resize=resize), name="unet")
+    return keras.Model(image, _head(x, image, padded, classes, resize=resize), name="unet")
 
 
 def _convolve(x: Any, channels: int, name: str, stride: int = 1) -> Any:
@@ -78,9 +79,16 @@ def _rise(x: Any, skip: Any, name: str) -> Any:
     channels = skip.shape[-1]
     names = (f"{name}.reduce", f"{name}.reduce_norm")
     x = conv_norm(x, channels, 1, names=names)  # before the enlarging, where it costs a quarter
-    x = layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}.double")(x)
+    x = _enlarged(x, skip, 2, f"{name}.double")
     x = layers.Concatenate(name=f"{name}.join")([x, skip])
     return _convolve(x, channels, f"{name}.0")
+
+
+def _enlarged(x: Any, like: Any, factor: int, name: str) -> Any:
+    """`factor` times as large, bilinearly, which is the size of `like`; Keras's layer wants to know the sizes."""
+    if None in x.shape[1:3]:
+        return ResizeLike(name=name)([x, like])
+    return layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)
 
 
 def _dropped(x: Any, rate: float, name: str) -> Any:
@@ -96,20 +104,23 @@ def _padded(image: Any, multiple: int) -> Any:
     return layers.ZeroPadding2D(tuple((0, -n % multiple) for n in sizes), name="pad")(image)
 
 
-def _head(x: Any, image: Any, classes: int, stride: int, *, resize: bool) -> Any:
+def _head(x: Any, image: Any, padded: Any, classes: int, *, resize: bool) -> Any:
     """The scores of each class, at the image's size if `resize`; the last layer is called `logits` then."""
+    known = None not in image.shape[1:3]
+    crops = padded is not image
+    sizes = zip(padded.shape[1:3], x.shape[1:3], strict=True)
+    factor = max(a // b for a, b in sizes) if known else 0
+    x = conv(x, classes, 1, name="logits" if resize and factor == 1 and not crops else "logits_low", bias=True)
     if not resize:
-        return conv(x, classes, 1, name="logits_low", bias=True)
-    sizes = image.shape[1:3]
-    over = None if None in sizes else tuple((0, stride * n - size) for n, size in zip(x.shape[1:3], sizes, strict=True))
-    crops = over is None or any(map(any, over))
-    x = conv(x, classes, 1, name="logits_low" if stride > 1 or crops else "logits", bias=True)
-    if stride > 1:
-        name = "logits_padded" if crops else "logits"
-        x = layers.UpSampling2D(stride, interpolation="bilinear", name=name)(x)
+        return x
+    if factor != 1:
+        x = _enlarged(x, padded, factor, "logits_padded" if crops else "logits")
     if not crops:
         return x
-    return CropLike(name="logits")([x, image]) if over is None else layers.Cropping2D(over, name="logits")(x)
+    if not known:
+        return CropLike(name="logits")([x, image])
+    over = tuple((0, a - b) for a, b in zip(padded.shape[1:3], image.shape[1:3], strict=True))
+    return layers.Cropping2D(over, name="logits")(x)
 
 
 def _check(**given: Any) -> None:
