@@ -68,7 +68,8 @@ def export_segmenter(
 
     Raises:
         OutputError: `exists`, `output-unwritable`, `disk-full`.
-        ModelError: `export-backend` where Keras does not run on TensorFlow, `export-differs`.
+        ModelError: `export-backend` where Keras does not run on TensorFlow; `export-untraceable`, where the network
+            has open sizes but layers that need them; `export-differs`.
     """
     if import_keras().backend.backend() != "tensorflow":
         raise ModelError(
@@ -80,7 +81,7 @@ def export_segmenter(
     pictures = list(probes) or [_probe(96, 128), _probe(150, 117)]
     with new_folder(path, overwrite=overwrite) as folder:
         with quiet():
-            tf.saved_model.save(program.module, str(folder), signatures=program.signatures())
+            tf.saved_model.save(program.module, str(folder), signatures=program.traced())
             served = tf.saved_model.load(str(folder)).signatures["serving_default"]
         for picture in pictures:
             _compare(served(image=tf.constant(picture[None, ..., ::-1])), program.expected(picture), path)
@@ -107,8 +108,20 @@ class _Program:
         parts = [self.model] if self.layer is None else [self.model, self.layer]
         self.module.kept = [variable.value for part in parts for variable in part.variables]
 
-    def signatures(self) -> dict[str, Any]:
-        """The traced functions by name."""
+    def traced(self) -> dict[str, Any]:
+        """The functions of the signatures, by name."""
+        try:
+            return {name: function.get_concrete_function() for name, function in self._functions().items()}
+        except (TypeError, ValueError) as error:  # OperatorNotAllowedInGraphError is a TypeError
+            # keras 3.15: `ops.image.resize` to the size of another map cannot be traced where that is open
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                "export-untraceable",
+                f"{self.model.name} cannot be traced for inputs {self.model.inputs[0].shape}: {reason}; "
+                "build it with a fixed `size_hw`",
+            ) from error
+
+    def _functions(self) -> dict[str, Any]:
         tf = self.tf
         images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
         inputs = tf.TensorSpec(self.model.inputs[0].shape, tf.float32, name="inputs")
