@@ -15,6 +15,7 @@ from tests.nets.synthetic import calibrate
 from visionkit import nets
 from visionkit.errors import ModelError
 from visionkit.weights.keras_applications import load_keras_application
+from visionkit.weights.loading import weights_format
 
 SIZE_HW = (96, 111)
 APPLICATIONS = {
@@ -85,7 +86,9 @@ def resnet50_file(resnet50: keras.Model, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("file", ["x.h5", "x.weights.h5"])
 def test_outputs_of_resnet50_are_those_of_keras_applications(file: str, resnet50: keras.Model, tmp_path: Path) -> None:
     model = ours("resnet50")
-    assert load_keras_application(model, "resnet50", save(resnet50, tmp_path / file)) == ()
+    path = save(resnet50, tmp_path / file)
+    assert weights_format(path) == "keras"
+    assert load_keras_application(model, "resnet50", path) == ()
     assert difference(resnet50, model) < 1e-5
 
 
@@ -152,6 +155,11 @@ def test_a_file_that_lists_what_it_does_not_hold_is_refused(tmp_path: Path) -> N
     with pytest.raises(ModelError) as caught:
         load_keras_application(ours("resnet50"), "resnet50", tmp_path / "x.h5")
     assert caught.value.slug == "model-corrupt"
+
+
+def test_weights_of_our_own_are_not_taken_for_theirs(tmp_path: Path) -> None:
+    nets.resnet(width=4, size_hw=(32, 40), layout="keras", block="bottleneck").save_weights(tmp_path / "a.weights.h5")
+    assert weights_format(tmp_path / "a.weights.h5") == "visionkit"
 
 
 def test_a_network_that_is_not_theirs_is_named(tmp_path: Path) -> None:

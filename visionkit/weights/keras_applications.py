@@ -20,11 +20,17 @@ from visionkit.weights.hdf5_check import Hdf5Facts, check_hdf5
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["NETWORKS", "load_keras_application"]
+__all__ = ["NETWORKS", "is_keras_application", "load_keras_application"]
 
 HEAD = "predictions"
 BEHIND = ("fc1", "fc2", HEAD)  # what a network without classes leaves
+MARKS = {"block1_conv1", "conv1_conv", "mixed10"}  # a layer of VGG, ResNet, Inception-v3 that ours have not
 SHORTCUT = 0  # number of the projection among a block's convolutions there
+
+
+def is_keras_application(facts: Hdf5Facts) -> bool:
+    """Whether a checked file is of `keras.applications`, in either format, rather than of a network of ours."""
+    return facts.legacy or not MARKS.isdisjoint(facts.names.values())
 
 
 def load_keras_application(

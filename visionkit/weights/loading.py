@@ -15,6 +15,7 @@ from visionkit.weights.card import Card
 from visionkit.weights.fetch import Progress, obtain
 from visionkit.weights.file_kind import file_kind, open_size
 from visionkit.weights.hdf5_check import Hdf5Facts, check_hdf5
+from visionkit.weights.keras_applications import is_keras_application, load_keras_application
 from visionkit.weights.torch_zip import read_checkpoint
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def load_weights(
 
         load_torchvision(model, card.network, read_checkpoint(path))
     elif kind == "keras":
-        from visionkit.weights.keras_applications import load_keras_application
-
         load_keras_application(model, card.network, path)
     else:
         _load_own(model, card, path, check_hdf5(path))
@@ -75,7 +74,7 @@ def weights_format(path: Path) -> str:
     open_size(path)
     kind = file_kind(path)
     if kind.startswith("an HDF5 file"):
-        return "keras" if check_hdf5(path).legacy else "visionkit"
+        return "keras" if is_keras_application(check_hdf5(path)) else "visionkit"
     if kind.startswith(("a zip archive", "a pickle", "a tar archive")):
         return "torchvision"
     raise ModelError(
