@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -275,3 +278,14 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], says: str) -> None:
 def test_inputs_that_do_not_fit_are_named(arguments: dict[str, Any], logits: Any, image: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         DenseCRF(**arguments).build([logits, image])
+
+
+def test_a_saved_model_is_found_again_in_a_fresh_process(tmp_path: Path) -> None:
+    inputs = [keras.Input((12, 14, 3)), keras.Input((12, 14, 3), dtype="uint8")]
+    keras.Model(inputs, DenseCRF(1, theta_alpha=(3, 4))(inputs)).save(tmp_path / "crf.keras")
+    code = (
+        "import sys; from visionkit.runtime.files import load_keras_file as load; print(load(sys.argv[1]).layers[-1])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "crf.keras")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert "DenseCRF" in run.stdout, run.stderr[-2000:]
