@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from visionkit.runtime.base import Signature
 from visionkit.runtime.quiet import import_tensorflow, quiet
 from visionkit.runtime.tensorflow_runtime import graph_function, tensor_specs
 
-__all__ = ["convert_graph", "freeze"]
+__all__ = ["convert_call", "convert_graph", "freeze"]
 
 OPSET = 18
 
@@ -48,8 +49,36 @@ def convert_graph(graph: bytes, signature: Signature, suffix: str, precision: st
     try:
         return CONVERTERS[suffix](graph, signature, precision)
     except Exception as error:  # converters raise whatever they like
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError("conversion-failed", f"no {suffix} from this network: {reason[0]}") from error
+        raise failure(suffix, error) from error
+
+
+def convert_call(
+    call: Callable[[list[Any]], Sequence[Any]], variables: Sequence[Any], signature: Signature, precision: str
+) -> bytes:
+    """`call` over `variables` (TensorFlow's) as the bytes of a `.tflite`.
+
+    By way of a SavedModel, whose variables the converter reads itself: constants in a graph are copied at every step.
+    AlexNet (244 MB): 2.3 GB and 27 s at their peak, against 8.5 GB and 126 s from a frozen graph.
+
+    Raises:
+        ModelError: `conversion-failed`, with the converter's reason.
+    """
+    tf = import_tensorflow()
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        results = call([inputs[key] for key in signature.input_keys])
+        # a tensor may be given back twice, or as it came
+        return {key: tf.identity(tensor) for key, tensor in zip(signature.output_keys, results, strict=True)}
+
+    try:
+        with quiet(), tempfile.TemporaryDirectory(prefix="visionkit-") as folder:
+            module = tf.Module()
+            module.kept = list(variables)
+            module.serve = tf.function(serve).get_concrete_function(**tensor_specs(signature))
+            tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+            return converted(tf.lite.TFLiteConverter.from_saved_model(folder), precision)
+    except Exception as error:  # converters raise whatever they like
+        raise failure(".tflite", error) from error
 
 
 def to_tflite(graph: bytes, signature: Signature, precision: str) -> bytes:
@@ -57,11 +86,20 @@ def to_tflite(graph: bytes, signature: Signature, precision: str) -> bytes:
     with quiet():
         module = tf.Module()  # without an owner the converter drops the signature
         module.serve = graph_function(graph, signature)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve], module)
-        if precision == "float16":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.target_spec.supported_types = [tf.float16]
-        return bytes(converter.convert())
+        return converted(tf.lite.TFLiteConverter.from_concrete_functions([module.serve], module), precision)
+
+
+def converted(converter: Any, precision: str) -> bytes:
+    if precision == "float16":
+        tf = import_tensorflow()
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    return bytes(converter.convert())
+
+
+def failure(suffix: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return ModelError("conversion-failed", f"no {suffix} from this network: {reason[0]}")
 
 
 def to_onnx(graph: bytes, signature: Signature, precision: str) -> bytes:

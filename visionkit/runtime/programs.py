@@ -35,22 +35,39 @@ class Program(Protocol):
 
 
 class Graph:
-    """A frozen graph and the files made of it, each made once."""
+    """A network's files, each made once: most of them from its frozen graph.
 
-    def __init__(self, call: Callable[[list[Any]], list[Any]], signature: Signature) -> None:
-        self._call, self._signature = call, signature
+    Args:
+        call: tensors in, tensors out.
+        signature: of them.
+        variables: what `call` reads, where it is known: a `.tflite` is then made without the frozen graph.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[list[Any]], list[Any]],
+        signature: Signature,
+        variables: Callable[[], list[Any]] | None = None,
+    ) -> None:
+        self._call, self._signature, self._variables = call, signature, variables
         self._files: dict[tuple[str, str], bytes] = {}
 
     def artifact(self, suffix: str, precision: str) -> bytes:
-        from visionkit.runtime.convert import convert_graph, freeze
-
-        if not self._files:
-            self._files[".pb", "float32"] = freeze(self._call, self._signature)
         # What opens an `.onnx` or a graph chooses the precision itself: one file serves all.
         key = (suffix, precision if suffix == ".tflite" else "float32")
         if key not in self._files:
-            self._files[key] = convert_graph(self._files[".pb", "float32"], self._signature, suffix, precision)
+            self._files[key] = self._make(*key)
         return self._files[key]
+
+    def _make(self, suffix: str, precision: str) -> bytes:
+        from visionkit.runtime.convert import convert_call, convert_graph, freeze
+
+        if suffix == ".tflite" and self._variables is not None:
+            return convert_call(self._call, self._variables(), self._signature, precision)
+        frozen = (".pb", "float32")
+        if frozen not in self._files:
+            self._files[frozen] = freeze(self._call, self._signature)
+        return convert_graph(self._files[frozen], self._signature, suffix, precision)
 
 
 class KerasProgram:
@@ -62,7 +79,7 @@ class KerasProgram:
         self._model, self._batch = model, batch
         self.label = f"the network {model.name!r}"
         self.signature: Signature | None = signature_of(model, batch)
-        self._graph = Graph(ordered_call(model), signature_of(model, batch))
+        self._graph = Graph(ordered_call(model), signature_of(model, batch), self._variables)
         self._live: Runner | None = None
 
     def artifact(self, suffix: str, precision: str) -> bytes:
@@ -72,6 +89,10 @@ class KerasProgram:
                 "conversion-backend", f"conversion needs KERAS_BACKEND=tensorflow; this process runs {backend}"
             )
         return self._graph.artifact(suffix, precision)
+
+    def _variables(self) -> list[Any]:
+        """TensorFlow's variables behind Keras's, which the model does not lend to a `tf.Module`."""
+        return [variable._value for variable in self._model.variables]
 
     def live(self, threads: int) -> Runner:
         from visionkit.runtime.keras_net import KerasRunner
