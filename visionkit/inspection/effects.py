@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from visionkit.geometry.receptive_field import Pair, ReceptiveField, merge
 
-__all__ = ["Effect", "Trace", "all_of", "correlate", "flatten", "join", "local", "same", "unknown"]
+__all__ = ["Effect", "Trace", "all_of", "correlate", "first", "flatten", "join", "local", "same", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,11 @@ def local(change: Callable[[ReceptiveField], ReceptiveField]) -> Effect:
         return Trace(fields, map_hw), notes
 
     return effect
+
+
+def first(effect: Effect) -> Effect:
+    """The effect on the first input; of the others only the size is read."""
+    return lambda traces, map_hw: effect(traces[:1], map_hw)
 
 
 def all_of(traces: Sequence[Trace], map_hw: Pair) -> tuple[Trace, tuple[str, ...]]:

@@ -116,6 +116,26 @@ def cropping(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
     return Behaviour(effects.local(lambda field: field.pad((-top, -left))), 0, window)
 
 
+def cropping_like(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
+    """Of `visionkit.layers`: the first map, cropped to the size of the second."""
+    top, left = layer.offset
+    (height, width), (kept_h, kept_w) = map_of(shapes[0]), map_of(result)
+    window = WindowFacts((1, 1), padding=(-top, kept_h + top - height, -left, kept_w + left - width))
+    return Behaviour(effects.first(effects.local(lambda field: field.pad((-top, -left)))), 0, window)
+
+
+def padding_to_multiple(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
+    """Of `visionkit.layers`: pixels below and right."""
+    (height, width), (padded_h, padded_w) = map_of(shapes[0]), map_of(result)
+    return Behaviour(effects.same, 0, WindowFacts((1, 1), padding=(0, padded_h - height, 0, padded_w - width)))
+
+
+def resizing_like(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
+    """Of `visionkit.layers`: the first map, resized to the size of the second."""
+    before, after = map_of(shapes[0]), map_of(result)
+    return Behaviour(effects.first(effects.local(lambda field: field.resize(before, after))))
+
+
 def upsampling(layer: Any, shapes: Sequence[Shape], result: Shape) -> Behaviour:
     if len(result) != 4 or _channels_first(layer):
         return Behaviour(effects.unknown)
@@ -221,6 +241,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"), attention),
     "ZeroPadding2D": padding,
     "Cropping2D": cropping,
+    "CropLike": cropping_like,
+    "PadToMultiple": padding_to_multiple,
+    "ResizeLike": resizing_like,
     "UpSampling2D": upsampling,
     "Resizing": resizing,
     "Dense": dense,
