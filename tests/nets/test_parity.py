@@ -101,7 +101,7 @@ def test_heavy_networks_logits_are_torchvisions_in_keras(name: str, parity: Path
     assert keras_error(name, model, reference) < TOLERANCE
 
 
-@pytest.mark.slow  # TensorFlow's converter takes minutes, and 9 GB for AlexNet, 14 GB for VGG-16
+@pytest.mark.slow  # TensorFlow's converter takes a minute or more, and 5 GB for VGG-16
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", HEAVY)
 def test_heavy_networks_logits_are_torchvisions_in_litert(name: str, parity: Path, tmp_path: Path) -> None:
