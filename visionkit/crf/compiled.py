@@ -127,7 +127,7 @@ class CompiledField:
         self.lattice: Lattice | None = None
         self.scale_in = self.scale_out = NOTHING
         if params.bilateral_weight:
-            colours = np.ascontiguousarray(image, np.float32)
+            colours = np.array(image, np.float32, order="C")  # writable: a read-only array is another type to numba
             with Crew(self.threads) as crew:
                 self.lattice = Lattice(colours, params.bilateral_widths(colours.shape[2]), crew)
                 sums = np.maximum(self.lattice.sums(crew), 1e-20)
@@ -144,6 +144,8 @@ class CompiledField:
     def infer(self, unary: Array, first: Array | None, iterations: int) -> Array:
         """Marginals float32 (H, W, L) after `iterations` updates of softmax(-unary), or of `first`."""
         height, width, labels = unary.shape
+        if not unary.flags.writeable:
+            unary = unary.copy()  # to numba a type of its own, for which everything would be compiled again
         run = _Run(self, unary.reshape(height, width * labels), labels)
         with Crew(self.threads) as crew:
             result = run.iterate(crew, first, iterations)
