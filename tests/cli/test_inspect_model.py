@@ -226,3 +226,14 @@ def test_a_network_that_flattens_cannot_change_its_size(capsys, tmp_path):
     nets.lenet5().save(tmp_path / "lenet.keras")
     code, _, err = told(capsys, tmp_path / "lenet.keras", "--imgsz", "64")
     assert (code, "error[size-unfit]" in err, "flattens" in err) == (5, True, True)
+
+
+def test_a_network_without_a_card_is_told_as_it_is_built(capsys):
+    code, out, err = told(capsys, "unet", "--imgsz", "97,131")
+    assert code == 0, err
+    assert re.search(r"^model +unet \(network\)$", out, re.MULTILINE)
+    assert re.search(r"^outputs +logits 97x131x21$", out, re.MULTILINE)
+    assert re.search(r"^weights +none: the network as it is built", out, re.MULTILINE)
+    assert inspect(capsys, "lenet5")["totals"]["parameters"] == 61_706
+    code, _, err = told(capsys, "unet", "--filters", "f.png")
+    assert (code, err[: len("visionkit: error[option-unfit]")]) == (2, "visionkit: error[option-unfit]")

@@ -12,9 +12,10 @@ import click
 from visionkit.cli.text import examples
 from visionkit.errors import UsageError
 
-__all__ = ["command", "is_model"]
+__all__ = ["command", "is_model", "network_names"]
 
 MODEL_SUFFIXES = (".keras", ".tflite", ".onnx", ".h5", ".hdf5", ".pth", ".pt")
+OWN_NETWORKS = ("alexnet_2012", "lenet5", "unet")
 OF_MODELS = (
     "imgsz", "activations", "filters", "explain", "class_name", "method", "layer", "preset", "out", "overwrite",
     "trust_model",
@@ -27,6 +28,7 @@ OF_MODELS = (
         "visionkit inspect --count --json clip.mp4",
         "visionkit inspect resnet50 --imgsz 480,640",
         "visionkit inspect mobilenet_v3_small --json",
+        "visionkit inspect fcn8s_vgg16 --imgsz 375,500",
         "visionkit inspect sign_digits --filters filters.png",
         "visionkit inspect sign_digits --explain frames/000.jpg --class 4 --out why.png",
     )
@@ -68,9 +70,10 @@ OF_MODELS = (
 def command(target: str, as_json: bool, count: bool, max_pixels: int, **options: Any) -> int:
     """Tell what MODEL is made of, or what MEDIA really holds.
 
-    MODEL is a card's name or folder, a .keras, a .tflite or a SavedModel: one line for each layer with its output size,
-    parameters, multiply-adds, receptive field, stride, padding and centre. MEDIA is a video, an image, a folder or a
-    glob of images; its declared numbers may be wrong, --count tells the true ones (exit code 4: it met damage).
+    MODEL is the name or folder of a card, the name of a network, a .keras, a .tflite or a SavedModel: one line for
+    each layer with its output size, parameters, multiply-adds, receptive field, stride, padding and centre. MEDIA is a
+    video, an image, a folder or a glob of images; its declared numbers may be wrong, --count tells the true ones (exit
+    code 4: it met damage).
     """
     if is_model(target):
         if count:
@@ -91,7 +94,7 @@ def is_model(target: str) -> bool:
     """Whether `target` means a model: by its suffix, by what its folder holds, or as a card's name.
 
     Raises:
-        UsageError: `unknown-target`; it is a word that names neither a card nor a file.
+        UsageError: `unknown-target`; it is a word that names neither a card nor a network nor a file.
     """
     from visionkit.weights.registry import card_names
 
@@ -103,16 +106,23 @@ def is_model(target: str) -> bool:
             return True
         # the name of a card is the card, as everywhere: ./NAME is the folder
         return (path / "card.toml").is_file() or (target in card_names() and not path.is_file())
-    if target in card_names():
+    if target in card_names() or target in network_names():
         return True
     if target.isidentifier():
         raise UsageError("unknown-target", f"{target!r} is neither a file nor a folder, nor a model: {_known(target)}")
     return False
 
 
+def network_names() -> tuple[str, ...]:
+    """Networks that need no card, as their builders make them."""
+    from visionkit.weights.torchvision import FAMILIES  # Keras is not imported for it
+
+    return (*FAMILIES, *OWN_NETWORKS)
+
+
 def _known(target: str) -> str:
     from visionkit.weights.registry import card_names
 
-    near = difflib.get_close_matches(Path(target).name, card_names(), n=1)
+    near = difflib.get_close_matches(Path(target).name, [*card_names(), *network_names()], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}`visionkit models list` tells the models' names."

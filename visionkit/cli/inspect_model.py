@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visionkit.cli.inspect import network_names
 from visionkit.cli.inspect_request import Request, Subject
 from visionkit.cli.inspect_table import layer_lines, note_lines, summary_json, total_lines
 from visionkit.cli.text import emit, emit_json, file_size
@@ -58,6 +59,8 @@ def _subject(request: Request) -> Subject:
     path = Path(request.target)
     if request.target in card_names() or path.name == "card.toml" or (path / "card.toml").is_file():
         return _card_subject(request)
+    if not path.exists() and request.target in network_names():
+        return _network_subject(request)
     from visionkit.runtime.files import ModelFile
 
     file = ModelFile(path)
@@ -101,6 +104,28 @@ def _card_subject(request: Request) -> Subject:
         "trust": "data",
     }
     return Subject(facts, summarize(model, sizes_of(request.imgsz)), model, card)
+
+
+def _network_subject(request: Request) -> Subject:
+    """A network that has no card, as its builder makes it; at the size asked for where it takes any."""
+    from visionkit.runtime.quiet import import_keras
+
+    if request.looks_inside or request.preset:
+        raise UsageError(
+            "option-unfit", f"{request.target} is a network without weights: there is nothing to look at inside."
+        )
+    import_keras()  # before what imports it loudly
+    from visionkit import nets
+    from visionkit.inspection import summarize
+
+    sizes = sizes_of(request.imgsz)
+    size = {"size_hw": sizes} if isinstance(sizes, tuple) else {}  # paddings and crops are made for a size
+    try:
+        model = getattr(nets, request.target)(**size)
+    except ValueError as error:
+        raise UsageError("bad-imgsz", f"--imgsz: {error}") from error
+    facts = {"name": request.target, "kind": "network", "network": request.target, "weights": "none", "trust": "data"}
+    return Subject(facts, summarize(model, sizes), model)
 
 
 def _keras_subject(request: Request, file: ModelFile) -> Subject:
@@ -216,8 +241,10 @@ def _facts_rows(subject: Subject) -> list[tuple[str, str]]:
         missing = f"not on this machine (visionkit models fetch {card.name}); sizes and counts need none"
         words = {"ok": "on this machine", "missing": missing, "none": "none in the card", "mismatch": "not the card's"}
         rows += [("network", card.network), ("weights", words.get(facts["weights"], facts["weights"]))]
-    else:
+    elif "bytes" in facts:
         rows += [("bytes", file_size(facts["bytes"]))]
+    else:
+        rows += [("weights", "none: the network as it is built, without a card")]
     if "signatures" in facts:
         rows += _saved_model_rows(facts, subject.summary is None)
     rows += [("trust", TIERS[facts["trust"]])]
