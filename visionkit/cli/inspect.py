@@ -12,10 +12,9 @@ import click
 from visionkit.cli.text import examples
 from visionkit.errors import UsageError
 
-__all__ = ["command", "is_model", "network_names"]
+__all__ = ["command", "is_model"]
 
 MODEL_SUFFIXES = (".keras", ".tflite", ".onnx", ".h5", ".hdf5", ".pth", ".pt")
-OWN_NETWORKS = ("alexnet_2012", "lenet5", "unet")
 OF_MODELS = (
     "imgsz", "activations", "filters", "explain", "class_name", "method", "layer", "preset", "out", "overwrite",
     "trust_model",
@@ -96,6 +95,7 @@ def is_model(target: str) -> bool:
     Raises:
         UsageError: `unknown-target`; it is a word that names neither a card nor a network nor a file.
     """
+    from visionkit.cli.inspect_request import network_names
     from visionkit.weights.registry import card_names
 
     path = Path(target)
@@ -113,14 +113,8 @@ def is_model(target: str) -> bool:
     return False
 
 
-def network_names() -> tuple[str, ...]:
-    """Networks that need no card, as their builders make them."""
-    from visionkit.weights.torchvision import FAMILIES  # Keras is not imported for it
-
-    return (*FAMILIES, *OWN_NETWORKS)
-
-
 def _known(target: str) -> str:
+    from visionkit.cli.inspect_request import network_names
     from visionkit.weights.registry import card_names
 
     near = difflib.get_close_matches(Path(target).name, [*card_names(), *network_names()], n=1)

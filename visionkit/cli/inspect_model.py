@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.cli.inspect import network_names
-from visionkit.cli.inspect_request import Request, Subject
+from visionkit.cli.inspect_request import Request, Subject, network_names
 from visionkit.cli.inspect_table import layer_lines, note_lines, summary_json, total_lines
 from visionkit.cli.text import emit, emit_json, file_size
 from visionkit.errors import ModelError, UsageError

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from visionkit.inspection.facts import Summary
     from visionkit.weights import Card
 
-__all__ = ["Request", "Subject"]
+__all__ = ["Request", "Subject", "network_names"]
+
+OWN_NETWORKS = ("alexnet_2012", "lenet5", "unet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +49,10 @@ class Subject:
     summary: Summary | None = None
     model: keras.Model | None = None
     card: Card | None = None
+
+
+def network_names() -> tuple[str, ...]:
+    """Networks that need no card, as their builders make them."""
+    from visionkit.weights.torchvision import FAMILIES  # Keras is not imported for it
+
+    return (*FAMILIES, *OWN_NETWORKS)
