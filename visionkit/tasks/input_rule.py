@@ -40,6 +40,7 @@ PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
         "torch": Preset((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
         "tf": Preset((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # rgb / 127.5 - 1
         "caffe": Preset((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), "bgr"),
+        "fcn": Preset((104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0), "bgr"),  # FCN on VGG-16 as published
         "unit": Preset((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # rgb / 255
         "raw": Preset((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # the network normalises itself
     }

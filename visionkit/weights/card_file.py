@@ -51,7 +51,7 @@ _CARD = {
     "weights": Field(list),
     "trained": Field(dict),
 }
-PRESETS = ("torch", "tf", "caffe")
+PRESETS = ("torch", "tf", "caffe", "fcn")
 _PIXELS = {
     "mean": Field([float, float, float]),
     "std": Field([float, float, float], test=_positive, says="positive"),
