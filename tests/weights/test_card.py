@@ -127,7 +127,11 @@ def test_a_card_is_held_whole(folder):
         ('network = "tiny"', 'network = "os.system"', "`network` of the card must be the name of a function"),
         ('summary = "a tracker"', 'labels = ["a", 2]', "`labels` must be strings with something in them. Received: 2."),
         ('summary = "a tracker"', 'labels_file = "none.txt"', "`labels_file` 'none.txt' cannot be read"),
-        ('summary = "a tracker"', 'label_set = "all"', "`label_set` must be one of imagenet-1k, voc-21. Received: 'all'."),
+        (
+            'summary = "a tracker"',
+            'label_set = "all"',
+            "`label_set` must be one of imagenet-1k, voc-21. Received: 'all'.",
+        ),
         (
             'summary = "a tracker"',
             'labels = ["a"]\nlabel_set = "imagenet-1k"',
