@@ -18,8 +18,8 @@ from visionkit.nets.blocks import conv_norm
 from visionkit.nets.fcn import fcn
 from visionkit.train.segment_goal import PixelLoss
 
-# Three networks learn for 12 epochs each, about 100 seconds of a core apiece. Seen: mean IU .582, .700 and .761, with the
-# CRF .770, .811 and .836; accuracy within 3 pixels of an edge .543, .682, .772, with the CRF .861, .890, .903.
+# Three networks learn for 12 epochs each, about 100 seconds of a core apiece. Seen: mean IU .582, .700 and .761, with
+# the CRF .770, .811 and .836; accuracy within 3 pixels of an edge .543, .682, .772, with the CRF .861, .890, .903.
 pytestmark = pytest.mark.slow
 
 SIZE = (96, 96)
