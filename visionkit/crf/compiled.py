@@ -103,9 +103,9 @@ class Lattice:
     def sums(self, crew: Crew) -> Array:
         """What the lattice makes of an image of ones: the row sums of the kernel it stands for."""
         count = len(self.ids)
-        part = np.zeros((1, self.rows, 8), np.float32)
-        part[0, :, 0] = np.bincount(self.ids.ravel(), self.weights.ravel(), minlength=self.rows)
-        values = np.zeros((self.rows, 8), np.float32)
+        part = np.empty((1, self.rows, 8), np.float32)
+        self.kernels.splat_ones(self.ids, self.weights, part[0])
+        values = np.empty((self.rows, 8), np.float32)
         self.kernels.blur(part, values, self.beside, np.float32(self.gain), 0, 1)
         out = np.empty(count, np.float32)
         crew.run(self.kernels.row_sums, [(ends, self.ids, self.weights, values, out) for ends in crew.ranges(count)])

@@ -12,9 +12,11 @@ import numpy as np
 from visionkit.crf.jitting import inlined, jit
 from visionkit.crf.vectors import (
     LANES,
+    WIDE,
     add,
     largest,
     load,
+    load_wide,
     maximum,
     muladd,
     multiply,
@@ -23,10 +25,10 @@ from visionkit.crf.vectors import (
     shift,
     store,
     total,
-    zeros,
+    zeros_wide,
 )
 
-__all__ = ["blur", "row_sums", "splat", "update"]
+__all__ = ["blur", "row_sums", "splat", "splat_ones", "update"]
 
 LOWEST = np.float32(-1e30)
 ONE = np.float32(1)
@@ -68,21 +70,21 @@ def blur(parts, values, beside, gain, block0, block1):
 @inlined
 def _weighted_sum(out, out0, source, source0, step, taps, count, factor, factor0, size):
     """out[out0 + i] = factor[factor0 + i] * sum over k < count of taps[k] * source[source0 + k * step + i]."""
-    whole = size - size % (4 * LANES)
-    for i in range(0, whole, 4 * LANES):  # four sums, so that a tap is spread over the lanes once for all of them
+    whole = size - size % (4 * WIDE)
+    for i in range(0, whole, 4 * WIDE):  # four sums, so that a tap is spread over the lanes once for all of them
         at = source0 + i
-        a, b = scale(load(source, at), taps[0]), scale(load(source, at + LANES), taps[0])
-        c, d = scale(load(source, at + 2 * LANES), taps[0]), scale(load(source, at + 3 * LANES), taps[0])
+        a, b = scale(load_wide(source, at), taps[0]), scale(load_wide(source, at + WIDE), taps[0])
+        c, d = scale(load_wide(source, at + 2 * WIDE), taps[0]), scale(load_wide(source, at + 3 * WIDE), taps[0])
         for k in range(1, count):
             at += step
             tap = taps[k]
-            a, b = muladd(a, tap, load(source, at)), muladd(b, tap, load(source, at + LANES))
-            c, d = muladd(c, tap, load(source, at + 2 * LANES)), muladd(d, tap, load(source, at + 3 * LANES))
+            a, b = muladd(a, tap, load_wide(source, at)), muladd(b, tap, load_wide(source, at + WIDE))
+            c, d = muladd(c, tap, load_wide(source, at + 2 * WIDE)), muladd(d, tap, load_wide(source, at + 3 * WIDE))
         to, by = out0 + i, factor0 + i
-        store(out, to, multiply(a, load(factor, by)))
-        store(out, to + LANES, multiply(b, load(factor, by + LANES)))
-        store(out, to + 2 * LANES, multiply(c, load(factor, by + 2 * LANES)))
-        store(out, to + 3 * LANES, multiply(d, load(factor, by + 3 * LANES)))
+        store(out, to, multiply(a, load_wide(factor, by)))
+        store(out, to + WIDE, multiply(b, load_wide(factor, by + WIDE)))
+        store(out, to + 2 * WIDE, multiply(c, load_wide(factor, by + 2 * WIDE)))
+        store(out, to + 3 * WIDE, multiply(d, load_wide(factor, by + 3 * WIDE)))
     for i in range(whole, size):
         single = np.float32(0)
         for k in range(count):
@@ -113,29 +115,29 @@ def _gauss_down(y0, y1, q, gauss, table, tall, stride, edge):
     height, flat = q.shape
     source = q.reshape(q.size)
     k0, k1 = _taps_of_band(y0, y1, height, gauss, table)
-    whole = flat - flat % (2 * LANES)
+    whole = flat - flat % (2 * WIDE)
     for start in range(0, whole, TILE):
         for four in range(0, y1 - y0, 4):
-            for i in range(start, min(start + TILE, whole), 2 * LANES):
-                a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = zeros()
+            for i in range(start, min(start + TILE, whole), 2 * WIDE):
+                a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = zeros_wide()
                 for k in range(k0, k1):
                     at = k * flat + i
-                    v0, v1 = load(source, at), load(source, at + LANES)
+                    v0, v1 = load_wide(source, at), load_wide(source, at + WIDE)
                     t = (k - k0) * BAND + four
                     a0, a1 = muladd(a0, table[t], v0), muladd(a1, table[t], v1)
                     b0, b1 = muladd(b0, table[t + 1], v0), muladd(b1, table[t + 1], v1)
                     c0, c1 = muladd(c0, table[t + 2], v0), muladd(c1, table[t + 2], v1)
                     d0, d1 = muladd(d0, table[t + 3], v0), muladd(d1, table[t + 3], v1)
-                f0, f1 = load(in_x, i), load(in_x, i + LANES)
+                f0, f1 = load_wide(in_x, i), load_wide(in_x, i + WIDE)
                 to = four * stride + edge + i
                 store(tall, to, multiply(a0, f0))
-                store(tall, to + LANES, multiply(a1, f1))
+                store(tall, to + WIDE, multiply(a1, f1))
                 store(tall, to + stride, multiply(b0, f0))
-                store(tall, to + stride + LANES, multiply(b1, f1))
+                store(tall, to + stride + WIDE, multiply(b1, f1))
                 store(tall, to + 2 * stride, multiply(c0, f0))
-                store(tall, to + 2 * stride + LANES, multiply(c1, f1))
+                store(tall, to + 2 * stride + WIDE, multiply(c1, f1))
                 store(tall, to + 3 * stride, multiply(d0, f0))
-                store(tall, to + 3 * stride + LANES, multiply(d1, f1))
+                store(tall, to + 3 * stride + WIDE, multiply(d1, f1))
     for i in range(whole, flat):
         for y in range(y1 - y0):
             single = np.float32(0)
@@ -297,6 +299,15 @@ def splat(rows, labels, q, lattice, part):
                 r = ids[pixel, k]
                 for i in range(labels):
                     part[r, i] += w * q[y, p * labels + i]
+
+
+@jit
+def splat_ones(ids, weights, part):
+    """Clear `part` (M + 1, 8) and splat an image of ones onto its first channel."""
+    part[:] = 0
+    for pixel in range(ids.shape[0]):
+        for k in range(ids.shape[1]):
+            part[ids[pixel, k], 0] += weights[pixel, k]
 
 
 @jit

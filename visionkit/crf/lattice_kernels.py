@@ -9,6 +9,8 @@ from visionkit.crf.jitting import inlined, jit
 
 __all__ = ["embed", "merge", "neighbours", "remap"]
 
+MEMORY = 2**14  # simplices that are remembered; a power of two
+
 
 @inlined
 def _hash(keys, row, d, mask):
@@ -67,10 +69,15 @@ def embed(colours, widths, row0, row1, ids, weights):
     table = np.full(4096, np.int32(-1), np.int32)
     count = 0
     up = np.empty(d + 1, np.float32)
+    rest = np.empty(d + 1, np.float32)
     zero = np.empty(d + 1, np.int32)
     rank = np.empty(d + 1, np.int32)
-    before = np.full(d + 1, np.int32(2**30), np.int32)
-    rank_before = np.full(d + 1, np.int32(-1), np.int32)
+    seen = np.full((MEMORY, 2 * d + 2), np.int32(-(2**31)), np.int32)
+    seen_ids = np.empty((MEMORY, d + 1), np.int32)
+    simplex = np.empty(2 * d + 2, np.int32)
+    factors = np.empty(2 * d + 2, np.uint64)
+    for j in range(2 * d + 2):
+        factors[j] = np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * j * j + 1)
     bary = np.empty(d + 2, np.float32)
     down = np.float32(1.0 / (d + 1))
     for y in range(row0, row1):
@@ -95,13 +102,12 @@ def embed(colours, widths, row0, row1, ids, weights):
                 zero[j] = whole * (d + 1)
                 off += whole
                 rank[j] = 0
+                rest[j] = up[j] - np.float32(zero[j])
             for i in range(d):
                 for j in range(i + 1, d + 1):
-                    if up[i] - np.float32(zero[i]) < up[j] - np.float32(zero[j]):
-                        rank[i] += 1
-                    else:
-                        rank[j] += 1
-            same = True
+                    less = np.int32(rest[i] < rest[j])  # no branch, which could not be foreseen
+                    rank[i] += less
+                    rank[j] += np.int32(1) - less
             for j in range(d + 1):
                 rank[j] += off
                 if rank[j] < 0:
@@ -110,7 +116,7 @@ def embed(colours, widths, row0, row1, ids, weights):
                 elif rank[j] > d:
                     rank[j] -= d + 1
                     zero[j] -= d + 1
-                same &= (rank[j] == rank_before[j]) & (zero[j] == before[j])
+                simplex[j], simplex[d + 1 + j] = zero[j], rank[j]
             for j in range(d + 2):
                 bary[j] = 0
             for j in range(d + 1):
@@ -120,12 +126,18 @@ def embed(colours, widths, row0, row1, ids, weights):
             bary[0] += np.float32(1) + bary[d + 1]
             for r in range(d + 1):
                 weights[pixel, r] = bary[r]
-            if same and x > 0:  # neighbours of like colour share their simplex
+            # Most pixels share their simplex with an earlier one: one look instead of d + 1.
+            mixed = np.uint64(0)
+            for j in range(2 * d + 2):
+                mixed += np.uint64(np.int64(simplex[j])) * factors[j]
+            place = np.int64((mixed >> np.uint64(40)) & np.uint64(MEMORY - 1))
+            known = True
+            for j in range(2 * d + 2):
+                known &= simplex[j] == seen[place, j]
+            if known:
                 for r in range(d + 1):
-                    ids[pixel, r] = ids[pixel - 1, r]
+                    ids[pixel, r] = seen_ids[place, r]
                 continue
-            for j in range(d + 1):
-                before[j], rank_before[j] = zero[j], rank[j]
             if count + d + 2 > keys.shape[0]:
                 more = np.empty((2 * keys.shape[0], d), np.int32)
                 more[:count] = keys[:count]
@@ -140,6 +152,8 @@ def embed(colours, widths, row0, row1, ids, weights):
                 ids[pixel, r] = table[slot]
                 if 2 * count > table.size:
                     table = _rehashed(table, keys, count, d)
+            seen[place] = simplex
+            seen_ids[place] = ids[pixel]
     return keys[:count].copy()
 
 
