@@ -15,6 +15,7 @@ import pytest
 import visionkit
 from visionkit.cli import doctor
 from visionkit.cli.shell import run
+from visionkit.weights import list_cards
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +49,11 @@ def test_encoders_are_tried(facts):
 
 def test_cores_and_models(facts):
     assert 1 <= facts["cores"]["usable"] <= os.cpu_count()
-    assert {one["weights"] for one in facts["models"]} <= {"ok"}
+    states = {one["name"]: one["weights"] for one in facts["models"]}
+    shipped = {card.name for card in list_cards() if card.weights[0].file}
+    assert shipped
+    assert {states[name] for name in shipped} == {"ok"}
+    assert {states[name] for name in states.keys() - shipped} <= {"ok", "not fetched"}
 
 
 def test_text_marks_problems_and_the_exit_code_tells(monkeypatch, capsys, facts):

@@ -163,19 +163,22 @@ def _cache() -> dict[str, Any]:
 
 
 def _models(problems: list[str]) -> list[dict[str, str]]:
-    """Every card with the state of its weights: ok, missing, mismatch, none."""
+    """Every card with the state of its weights: ok, not fetched (from its address), missing, mismatch, none, broken."""
     from visionkit.errors import VisionkitError
     from visionkit.weights import card_names, load_card
 
     told = []
     for name in card_names():
         try:
-            state = load_card(name).state()
+            card = load_card(name)
+            state = card.state()
+            if state == "missing" and card.weights[0].url:
+                state = "not fetched"
         except VisionkitError as error:
             state = "broken"
             problems.append(error.message)
         told.append({"name": name, "weights": state})
-        if state == "mismatch":
+        if state in ("mismatch", "missing"):
             problems.append(f"The weights of {name} are not what its card says: install VisionKit again.")
     return told
 
@@ -203,6 +206,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         name = f"{one['name']} ({one['backend']})"
         lines.append(f"  {one['codec']:<6} {name:<22} {'ok' if one['ok'] else '- ' + one['reason']}")
     lines += ["", "models"]
-    lines += [f"  {one['name']:<30} weights {one['weights']}" for one in facts["models"]] or ["  none"]
+    here = [one for one in facts["models"] if one["weights"] != "not fetched"]
+    absent = [one["name"] for one in facts["models"] if one["weights"] == "not fetched"]
+    lines += [f"  {one['name']:<30} weights {one['weights']}" for one in here] or ["  none"]
+    lines += [f"  {len(absent)} not fetched: `visionkit models list` names them"] if absent else []
     lines += [f"! {clean(problem)}" for problem in facts["problems"]]
     return lines
