@@ -169,7 +169,7 @@ def _voc(root: Path, problems: list[Problem]) -> Found | None:
     for part in ("test", "val", "train"):  # a name in two lists belongs to train
         path = lists / f"{part}.txt"
         if path.is_file():
-            named |= dict.fromkeys(path.read_text(encoding="utf-8").split(), part)
+            named |= dict.fromkeys(_words(path), part)
     found: Found = []
     inner: list[Problem] = []
     # most images of VOC have no mask: only names of the lists are told
@@ -180,6 +180,15 @@ def _voc(root: Path, problems: list[Problem]) -> Found | None:
         else:
             problems.append(Problem("unmatched", printable_name(stem), f"of {part}.txt has no image or no mask"))
     return found
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError:
+        raise InputError("split-invalid", f"{printable_name(path.name)} is no list of names in UTF-8.") from None
+    except OSError as error:
+        raise unreadable(error, printable_name(path)) from None
 
 
 def _pairs(root: Path, problems: list[Problem]) -> Found | None:

@@ -248,17 +248,17 @@ def _build(name: str, args: Mapping[str, Any], classes: int, size_hw: tuple[int,
 
 
 def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None]) -> None:
-    """Put the source's weights into every layer that has its name (`backbone.` before it counts not) and shape."""
+    """Put the source's weights into every layer that has its name (`_plain`) and shape."""
     from visionkit.weights.loading import load_weights
 
     function = getattr(importlib.import_module("visionkit.nets"), source.network)
     classes = {} if "classes" in source.args or not source.labels else {"classes": len(source.labels)}
     original = function(**{**source.args, **classes, "size_hw": tuple(source.input["size_hw"])})
     load_weights(original, source)
-    there = {layer.name.removeprefix("backbone."): layer.get_weights() for layer in original.layers if layer.weights}
+    there = {_plain(layer.name): layer.get_weights() for layer in original.layers if layer.weights}
     taken, new = 0, []
     for layer in (layer for layer in network.layers if layer.weights):
-        weights = there.get(layer.name.removeprefix("backbone."), [])
+        weights = there.get(_plain(layer.name), [])
         if weights and [w.shape for w in weights] == [tuple(w.shape) for w in layer.weights]:
             layer.set_weights(weights)
             taken += 1
@@ -267,6 +267,11 @@ def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None])
     if not taken:
         raise ModelError("model-unfit", f"No layer of {source.name} has the name and shape of one of this network.")
     tell(f"{taken} layers start from {source.name}; new: {', '.join(new[:6])}{', …' if len(new) > 6 else ''}.")
+
+
+def _plain(name: str) -> str:
+    """A layer's name without what tells a backbone from a classifier in torchvision's names."""
+    return name.removeprefix("backbone.").removeprefix("features.")
 
 
 def _write_split(path: Path, labels: tuple[str, ...], learn: list[MaskSample], held: list[MaskSample]) -> None:
