@@ -65,7 +65,7 @@ def test_training_leaves_a_card_weights_and_a_report(model: Path) -> None:
     assert card.labels == NAMES
     assert tuple(card.input["size_hw"]) == SIZE
     assert card.trained is not None
-    assert card.trained.command.startswith("visionkit ")
+    assert card.trained.command.startswith("visionkit")
     assert card.weights_path().stat().st_size < 500_000
     html = (model / "report.html").read_text()
     assert html.count("<img ") == 3 * 4  # image, truth, answer of each validation image
