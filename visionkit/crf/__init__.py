@@ -13,17 +13,26 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from visionkit.crf.engine import ENGINES, FastMeanField, available_engine, mean_field, mean_field_batch
 from visionkit.crf.exact import mean_field_exact, objective
 from visionkit.crf.params import NORMALIZATIONS, CRFParams
 from visionkit.crf.unary import unary_from_labels, unary_from_probs
+
+if TYPE_CHECKING:
+    from visionkit.crf.video import Flicker, VideoCRF, flicker_index
 
 __all__ = [
     "ENGINES",
     "NORMALIZATIONS",
     "CRFParams",
     "FastMeanField",
+    "Flicker",
+    "VideoCRF",
     "available_engine",
+    "flicker_index",
     "mean_field",
     "mean_field_batch",
     "mean_field_exact",
@@ -31,3 +40,10 @@ __all__ = [
     "unary_from_labels",
     "unary_from_probs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # OpenCV is loaded only where a video is wanted.
+    if name in ("Flicker", "VideoCRF", "flicker_index"):
+        return getattr(importlib.import_module("visionkit.crf.video"), name)
+    raise AttributeError(f"module 'visionkit.crf' has no attribute {name!r}")
