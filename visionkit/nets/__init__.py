@@ -24,6 +24,7 @@ from visionkit.nets.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from visionkit.nets.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from visionkit.nets.siambox import siambox, siambox_exemplar, siambox_search
 from visionkit.nets.siamfc import siamfc, siamfc_branch, siamfc_exemplar, siamfc_search
+from visionkit.nets.ssdlite import ssdlite, ssdlite320_mobilenet_v3_large
 from visionkit.nets.unet import unet
 from visionkit.nets.vgg import vgg16, vgg19
 
@@ -61,6 +62,8 @@ __all__ = [
     "siamfc_branch",
     "siamfc_exemplar",
     "siamfc_search",
+    "ssdlite",
+    "ssdlite320_mobilenet_v3_large",
     "unet",
     "vgg16",
     "vgg19",

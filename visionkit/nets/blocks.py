@@ -75,6 +75,7 @@ def conv(
     dilation: int = 1,
     groups: int = 1,
     bias: bool = False,
+    initializer: Any = "he_normal",
 ) -> Any:
     """A convolution, (B, H, W, C) -> (B, H', W', filters), with torch's symmetric padding in pixels.
 
@@ -92,8 +93,8 @@ def conv(
         "name": layer_name(name),
     }
     if groups > 1 and groups == filters == x.shape[-1]:
-        return layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **options)(x)
-    return layers.Conv2D(filters, kernel, groups=groups, kernel_initializer="he_normal", **options)(x)
+        return layers.DepthwiseConv2D(kernel, depthwise_initializer=initializer, **options)(x)
+    return layers.Conv2D(filters, kernel, groups=groups, kernel_initializer=initializer, **options)(x)
 
 
 def norm(x: Any, *, name: str, epsilon: float = 1e-5) -> Any:

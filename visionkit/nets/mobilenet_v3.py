@@ -14,14 +14,24 @@ from keras import layers
 from visionkit.nets.blocks import Classes, activate, classifier_head, conv, conv_norm, image_input, layer_name
 from visionkit.nets.mobilenet_v2 import divisible
 
-__all__ = ["mobilenet_v3_features", "mobilenet_v3_large", "mobilenet_v3_small"]
+__all__ = [
+    "Bottleneck",
+    "bottleneck_expansion",
+    "bottleneck_reduction",
+    "mobilenet_v3_block",
+    "mobilenet_v3_features",
+    "mobilenet_v3_large",
+    "mobilenet_v3_last",
+    "mobilenet_v3_small",
+    "mobilenet_v3_stem",
+]
 
 RELU, SWISH = "relu", "hard_swish"
 EPSILON = 1e-3
 STEM = 16
 
 
-class _Row(NamedTuple):
+class Bottleneck(NamedTuple):
     """One bottleneck of the papers' tables."""
 
     kernel: int
@@ -31,37 +41,42 @@ class _Row(NamedTuple):
     activation: str
     stride: int = 1
     dilation: int = 1
+    epsilon: float = EPSILON
+
+    def scaled(self, width: float) -> Bottleneck:
+        """The row with all channels times `width`, rounded to multiples of 8."""
+        return self._replace(expanded=divisible(self.expanded * width), channels=divisible(self.channels * width))
 
 
 LARGE = (
-    _Row(3, 16, 16, False, RELU),
-    _Row(3, 64, 24, False, RELU, 2),
-    _Row(3, 72, 24, False, RELU),
-    _Row(5, 72, 40, True, RELU, 2),
-    _Row(5, 120, 40, True, RELU),
-    _Row(5, 120, 40, True, RELU),
-    _Row(3, 240, 80, False, SWISH, 2),
-    _Row(3, 200, 80, False, SWISH),
-    _Row(3, 184, 80, False, SWISH),
-    _Row(3, 184, 80, False, SWISH),
-    _Row(3, 480, 112, True, SWISH),
-    _Row(3, 672, 112, True, SWISH),
-    _Row(5, 672, 160, True, SWISH, 2),
-    _Row(5, 960, 160, True, SWISH),
-    _Row(5, 960, 160, True, SWISH),
+    Bottleneck(3, 16, 16, False, RELU),
+    Bottleneck(3, 64, 24, False, RELU, 2),
+    Bottleneck(3, 72, 24, False, RELU),
+    Bottleneck(5, 72, 40, True, RELU, 2),
+    Bottleneck(5, 120, 40, True, RELU),
+    Bottleneck(5, 120, 40, True, RELU),
+    Bottleneck(3, 240, 80, False, SWISH, 2),
+    Bottleneck(3, 200, 80, False, SWISH),
+    Bottleneck(3, 184, 80, False, SWISH),
+    Bottleneck(3, 184, 80, False, SWISH),
+    Bottleneck(3, 480, 112, True, SWISH),
+    Bottleneck(3, 672, 112, True, SWISH),
+    Bottleneck(5, 672, 160, True, SWISH, 2),
+    Bottleneck(5, 960, 160, True, SWISH),
+    Bottleneck(5, 960, 160, True, SWISH),
 )
 SMALL = (
-    _Row(3, 16, 16, True, RELU, 2),
-    _Row(3, 72, 24, False, RELU, 2),
-    _Row(3, 88, 24, False, RELU),
-    _Row(5, 96, 40, True, SWISH, 2),
-    _Row(5, 240, 40, True, SWISH),
-    _Row(5, 240, 40, True, SWISH),
-    _Row(5, 120, 48, True, SWISH),
-    _Row(5, 144, 48, True, SWISH),
-    _Row(5, 288, 96, True, SWISH, 2),
-    _Row(5, 576, 96, True, SWISH),
-    _Row(5, 576, 96, True, SWISH),
+    Bottleneck(3, 16, 16, True, RELU, 2),
+    Bottleneck(3, 72, 24, False, RELU, 2),
+    Bottleneck(3, 88, 24, False, RELU),
+    Bottleneck(5, 96, 40, True, SWISH, 2),
+    Bottleneck(5, 240, 40, True, SWISH),
+    Bottleneck(5, 240, 40, True, SWISH),
+    Bottleneck(5, 120, 48, True, SWISH),
+    Bottleneck(5, 144, 48, True, SWISH),
+    Bottleneck(5, 288, 96, True, SWISH, 2),
+    Bottleneck(5, 576, 96, True, SWISH),
+    Bottleneck(5, 576, 96, True, SWISH),
 )
 
 
@@ -69,7 +84,7 @@ class _Network(NamedTuple):
     """The bottlenecks and the channels of the layer before the logits."""
 
     name: str
-    rows: tuple[_Row, ...]
+    rows: tuple[Bottleneck, ...]
     last: int
 
 
@@ -123,7 +138,13 @@ def _build(
 
 
 def mobilenet_v3_features(
-    x: Any, rows: tuple[_Row, ...] = LARGE, *, width: float = 1.0, dilated: bool = False, prefix: str = "features."
+    x: Any,
+    rows: tuple[Bottleneck, ...] = LARGE,
+    *,
+    width: float = 1.0,
+    dilated: bool = False,
+    prefix: str = "features.",
+    epsilon: float = EPSILON,
 ) -> list[Any]:
     """The map behind the stem, each bottleneck and the last 1x1, numbered as torchvision's `features` are.
 
@@ -134,39 +155,65 @@ def mobilenet_v3_features(
         dilated: the last stage spreads its windows by 2 where it would halve the map, the first block included: the
             stride is 16 rather than 32.
         prefix: what the names of all layers begin with.
+        epsilon: of every normalisation; torchvision's Faster R-CNN has 1e-5.
     """
-    maps = [_conv(x, divisible(STEM * width), 3, f"{prefix}0", stride=2)]
+    maps = [mobilenet_v3_stem(x, f"{prefix}0", width=width, epsilon=epsilon)]
     last = max(index for index, row in enumerate(rows) if row.stride > 1)
     for index, row in enumerate(rows):
-        scaled = row._replace(expanded=divisible(row.expanded * width), channels=divisible(row.channels * width))
+        scaled = row.scaled(width)._replace(epsilon=epsilon)
         if dilated and index >= last:
             scaled = scaled._replace(stride=1, dilation=2)
-        maps.append(_block(maps[-1], scaled, f"{prefix}{index + 1}"))
-    return [*maps, _conv(maps[-1], 6 * maps[-1].shape[-1], 1, f"{prefix}{len(rows) + 1}")]
+        maps.append(mobilenet_v3_block(maps[-1], scaled, f"{prefix}{index + 1}"))
+    return [*maps, mobilenet_v3_last(maps[-1], f"{prefix}{len(rows) + 1}", epsilon=epsilon)]
+
+
+def mobilenet_v3_stem(x: Any, name: str, *, width: float = 1.0, epsilon: float = EPSILON) -> Any:
+    """The first convolution, (B, H, W, 3) -> (B, H / 2, W / 2, 16 * width)."""
+    return _conv(x, divisible(STEM * width), 3, name, stride=2, epsilon=epsilon)
+
+
+def mobilenet_v3_last(x: Any, name: str, *, epsilon: float = EPSILON) -> Any:
+    """The 1x1 behind the bottlenecks, (B, h, w, C) -> (B, h, w, 6 C)."""
+    return _conv(x, 6 * x.shape[-1], 1, name, epsilon=epsilon)
 
 
 def _conv(x: Any, channels: int, kernel: int, name: str, *, activation: str | None = SWISH, **options: Any) -> Any:
     padding = options.get("dilation", 1) * (kernel // 2)
-    options |= {"padding": padding, "epsilon": EPSILON, "activation": activation}
+    options |= {"padding": padding, "activation": activation}
     return conv_norm(x, channels, kernel, names=(f"{name}.0", f"{name}.1"), **options)
 
 
-def _block(x: Any, row: _Row, name: str) -> Any:
+def mobilenet_v3_block(x: Any, row: Bottleneck, name: str) -> Any:
     """Expansion, depthwise, squeeze and excitation, linear 1x1: (B, H, W, C) -> (B, H / stride, W / stride, C')."""
-    y, part = x, 0
-    if row.expanded != x.shape[-1]:
-        y = _conv(y, row.expanded, 1, f"{name}.block.0", activation=row.activation)
-        part = 1
-    options: dict[str, Any] = {"stride": row.stride, "dilation": row.dilation, "activation": row.activation}
-    options["groups"] = row.expanded
-    y = _conv(y, row.expanded, row.kernel, f"{name}.block.{part}", **options)
-    if row.squeeze:
-        part += 1
-        y = _squeeze_excite(y, f"{name}.block.{part}")
-    y = _conv(y, row.channels, 1, f"{name}.block.{part + 1}", activation=None)
+    expands = row.expanded != x.shape[-1]
+    y = bottleneck_expansion(x, row, f"{name}.block.0") if expands else x
+    y = bottleneck_reduction(y, row, f"{name}.block", first=int(expands))
     if row.stride == 1 and x.shape[-1] == row.channels:
         y = layers.Add(name=f"{name}.add")([x, y])
     return y
+
+
+def bottleneck_expansion(x: Any, row: Bottleneck, name: str) -> Any:
+    """The 1x1 that begins a bottleneck, (B, H, W, C) -> (B, H, W, expanded)."""
+    return _conv(x, row.expanded, 1, name, activation=row.activation, epsilon=row.epsilon)
+
+
+def bottleneck_reduction(x: Any, row: Bottleneck, name: str, *, first: int = 1) -> Any:
+    """What follows the expansion of a bottleneck: (B, H, W, expanded) -> (B, H / stride, W / stride, channels).
+
+    Args:
+        x: the expanded map.
+        row: the bottleneck.
+        name: of the layers, each with a number behind.
+        first: the number of the depthwise convolution.
+    """
+    options: dict[str, Any] = {"stride": row.stride, "dilation": row.dilation, "activation": row.activation}
+    options["epsilon"] = row.epsilon
+    y = _conv(x, row.expanded, row.kernel, f"{name}.{first}", groups=row.expanded, **options)
+    if row.squeeze:
+        first += 1
+        y = _squeeze_excite(y, f"{name}.{first}")
+    return _conv(y, row.channels, 1, f"{name}.{first + 1}", activation=None, epsilon=row.epsilon)
 
 
 def _squeeze_excite(x: Any, name: str) -> Any:

@@ -7,8 +7,9 @@ Layers carry the names of torch's modules, so that only layouts are translated; 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,9 @@ class Family:
         names: name of a layer -> its name in torch, where they differ; `heads` need not be repeated.
         epsilon: of every batch normalisation, but for those whose names begin with a key of `epsilons`.
         strides: torch name of a convolution -> its stride, where layouts of the same shapes differ.
+        epsilon_choices: further epsilons of all batch normalisations that checkpoints of this network were made with;
+            nothing in the checkpoint tells which, its card does.
+        renamed: pattern of a tensor's name in older checkpoints -> its name since.
     """
 
     heads: Mapping[str, str]
@@ -48,10 +52,18 @@ class Family:
     strides: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     epsilons: Mapping[str, float] = field(default_factory=dict)
+    epsilon_choices: tuple[float, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def epsilon_of(self, name: str) -> float:
         """Of the batch normalisation called `name` in torch."""
         return next((value for prefix, value in self.epsilons.items() if name.startswith(prefix)), self.epsilon)
+
+    def current(self, name: str) -> str:
+        """The name that a tensor has today."""
+        for pattern, new in self.renamed.items():
+            name = re.sub(pattern, new, name)
+        return name
 
 
 _VGG = Family({"logits": "classifier.6"}, ("classifier.",), {"classifier.0": (512, 7, 7)})
@@ -62,6 +74,7 @@ _MOBILE_3 = Family({"logits": "classifier.3"}, ("classifier.",), epsilon=1e-3)
 _SCORES = {"logits_low": "classifier.4", "aux_low": "aux_classifier.4"}
 _SECOND = ("aux_classifier.",)
 _SEGMENTATION = Family(_SCORES, (), auxiliary=_SECOND)
+_SSD = tuple(f"head.classification_head.module_list.{level}.1" for level in range(6))
 _FCN_SCORES = ("score_pool4", "score_pool3", "upscore_pool4", "upscore_pool3", "upscore")
 # VGG-16's classifier into the fully convolutional networks made of it, whose scores it does not have
 _FCN_VGG = Family(
@@ -70,6 +83,30 @@ _FCN_VGG = Family(
     {"classifier.0": (512, 7, 7), "classifier.3": (4096, 1, 1)},
     names={"fc6": "classifier.0", "fc7": "classifier.3"},
 )
+
+# two-stage detectors; the first official checkpoints have the names of torchvision 0.6
+_FPN_RENAMED = {
+    r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$": r"\1.0.\2",
+    r"^rpn\.head\.conv\.(weight|bias)$": r"rpn.head.conv.0.0.\1",
+    **{
+        rf"^roi_heads\.mask_head\.mask_fcn{i + 1}\.(weight|bias)$": rf"roi_heads.mask_head.{i}.0.\1" for i in range(4)
+    },
+}
+_RCNN = Family(
+    {
+        name: name
+        for name in (
+            "roi_heads.box_predictor.cls_score",
+            "roi_heads.box_predictor.bbox_pred",
+            "roi_heads.mask_predictor.mask_fcn_logits",
+        )
+    },
+    (),
+    {"roi_heads.box_head.fc6": (256, 7, 7), "roi_heads.box_head.5": (256, 7, 7)},
+    renamed=_FPN_RENAMED,
+)
+# torchvision gives all normalisations the epsilon 0 where it loads COCO_V1 of these two
+_RCNN_V1 = replace(_RCNN, epsilon_choices=(0.0,))
 
 FAMILIES: Mapping[str, Family] = {
     "alexnet": Family({"logits": "classifier.6"}, ("classifier.",), {"classifier.1": (256, 6, 6)}),
@@ -103,6 +140,13 @@ FAMILIES: Mapping[str, Family] = {
         (),
         epsilons={"backbone.": 1e-3},
     ),
+    "ssdlite320_mobilenet_v3_large": Family({name: name for name in _SSD}, (), epsilon=1e-3),
+    "fasterrcnn_resnet50_fpn": _RCNN_V1,
+    "fasterrcnn_resnet50_fpn_v2": _RCNN,
+    "fasterrcnn_mobilenet_v3_large_fpn": _RCNN,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _RCNN,
+    "maskrcnn_resnet50_fpn": _RCNN_V1,
+    "maskrcnn_resnet50_fpn_v2": _RCNN,
     "fcn32s_vgg16": _FCN_VGG,
     "fcn16s_vgg16": _FCN_VGG,
     "fcn8s_vgg16": _FCN_VGG,
@@ -132,6 +176,7 @@ def load_torchvision(
     if network not in FAMILIES:
         raise ValueError(f"`network` must be one of {', '.join(FAMILIES)}. Received: network={network!r}.")
     family = FAMILIES[network]
+    state = {name if (new := family.current(name)) in state else new: values for name, values in state.items()}
     layers = [layer for layer in model._flatten_layers(include_self=False) if _own_variables(layer)]
     kept = tuple(layer.name for layer in layers if skip_head and _is_head(layer.name, family))
     layers = [layer for layer in layers if layer.name not in kept]
@@ -272,7 +317,7 @@ def _layer_misfits(layer: Any, family: Family) -> Iterator[str]:
     kind, name = _kind(layer), _torch_name(layer.name, family)
     if kind is None:
         yield f"the layer {layer.name} is a {type(layer).__name__}, which has no counterpart"
-    elif kind == "BatchNormalization" and layer.epsilon != family.epsilon_of(name):
+    elif kind == "BatchNormalization" and layer.epsilon not in (family.epsilon_of(name), *family.epsilon_choices):
         yield f"the layer {layer.name} has epsilon {layer.epsilon}, expected {family.epsilon_of(name)}"
     elif name in family.strides and tuple(layer.strides) != family.strides[name]:
         yield f"the layer {layer.name} has stride {tuple(layer.strides)}, expected {family.strides[name]}"
