@@ -130,7 +130,7 @@ def test_a_card_is_held_whole(folder):
         (
             'summary = "a tracker"',
             'label_set = "all"',
-            "`label_set` must be one of imagenet-1k, voc-21. Received: 'all'.",
+            "`label_set` must be one of coco-91, imagenet-1k, voc-21. Received: 'all'.",
         ),
         (
             'summary = "a tracker"',
