@@ -35,7 +35,8 @@ def select_proposals(
     """The best boxes (K, 4) xyxy and their scores (K,), best first: torchvision's `filter_proposals` for one image.
 
     Of each level the `pre_nms` anchors of highest objectness are moved, cut to the image, dropped where smaller than
-    `min_size` or below `score`, and suppressed level by level; the best `post_nms` of all levels stay. Ren et al.,
+    `min_size` or below `score`, and suppressed level by level; the best `post_nms` of all levels stay. Order is by logits (torchvision's, by
+    probabilities, has ties where these are near 1). Ren et al.,
     Faster R-CNN, NIPS 2015, section 3.3, is the case of one level: with `pre_nms=6000, post_nms=300` and, for
     py-faster-rcnn's own boxes, `min_size=16 * scale, delta_clip=None, pixel_offset=1`.
 
@@ -66,14 +67,19 @@ def select_proposals(
         limit = np.array([size_hw[1], size_hw[0]] * 2, found.dtype) - pixel_offset
         found = np.clip(found, 0, limit)
         sides = found[:, 2:] - found[:, :2] + pixel_offset
-        there = (sides >= min_size).all(axis=-1) & (rank >= score)
+        there = (sides >= min_size).all(axis=-1) & (_sigmoid(rank) >= score)
         found, rank = found[there], rank[there]
         kept = suppress(found, rank, nms, pixel_offset=pixel_offset)
         boxes.append(found[kept])
         scores.append(rank[kept])
     together, ranks = np.concatenate(boxes), np.concatenate(scores)
     order = np.argsort(-ranks, kind="stable")[:post_nms]
-    return together[order], ranks[order]
+    return together[order], _sigmoid(ranks[order])
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
 
 
 def _best(
@@ -85,7 +91,7 @@ def _best(
     clip: float | None,
     pixel_offset: int,
 ) -> tuple[Floats, Floats]:
-    """The `count` best boxes of a level before they are cut, and their probabilities, best first."""
+    """The `count` best boxes of a level before they are cut, and their logits, best first."""
     logits, base = as_floats(objectness).ravel(), as_boxes(anchors, "anchors")
     change = as_floats(deltas)
     if change.size != 4 * logits.size or len(base) != logits.size:
@@ -95,6 +101,4 @@ def _best(
         )
     order = np.argsort(-logits, kind="stable")[:count]
     boxes = decode_boxes(change.reshape(-1, 4)[order], base[order], weights, clip=clip, pixel_offset=pixel_offset)
-    rank = logits[order]
-    with np.errstate(over="ignore"):
-        return boxes, 1 / (1 + np.exp(-rank))
+    return boxes, logits[order]

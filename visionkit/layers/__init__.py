@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from visionkit.layers.bilinear import Bilinear, ResizeLike
+from visionkit.layers.boxes import Anchors, BoxDecode, SSDBoxes
 from visionkit.layers.correlation import CrossCorrelation
 from visionkit.layers.crop import CropLike, PadToMultiple
 from visionkit.layers.dense_crf import DenseCRF
@@ -10,19 +11,37 @@ from visionkit.layers.maxout import Maxout
 from visionkit.layers.neighbourhood import NeighbourhoodAverage2D
 from visionkit.layers.normalization import LocalResponseNormalization
 from visionkit.layers.pooling import AdaptiveAveragePooling2D, CeilAveragePooling2D, CeilMaxPooling2D, LpPooling2D
+from visionkit.layers.proposals import ProposalSelection
+from visionkit.layers.region_heads import ClassMasks, ForegroundProbabilities, MergeRegions, SplitRegions
+from visionkit.layers.roi_align import PyramidRoIAlign, RoIAlign
+from visionkit.layers.roi_pool import RoIPool, SpatialPyramidPooling
+from visionkit.layers.suppression import NonMaximumSuppression
 
 __all__ = [
     "AdaptiveAveragePooling2D",
+    "Anchors",
     "Bilinear",
+    "BoxDecode",
     "CeilAveragePooling2D",
     "CeilMaxPooling2D",
+    "ClassMasks",
     "CropLike",
     "CrossCorrelation",
     "DenseCRF",
+    "ForegroundProbabilities",
     "LocalResponseNormalization",
     "LpPooling2D",
     "Maxout",
+    "MergeRegions",
     "NeighbourhoodAverage2D",
+    "NonMaximumSuppression",
     "PadToMultiple",
+    "ProposalSelection",
+    "PyramidRoIAlign",
     "ResizeLike",
+    "RoIAlign",
+    "RoIPool",
+    "SSDBoxes",
+    "SpatialPyramidPooling",
+    "SplitRegions",
 ]
