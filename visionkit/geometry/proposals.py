@@ -35,8 +35,8 @@ def select_proposals(
     """The best boxes (K, 4) xyxy and their scores (K,), best first: torchvision's `filter_proposals` for one image.
 
     Of each level the `pre_nms` anchors of highest objectness are moved, cut to the image, dropped where smaller than
-    `min_size` or below `score`, and suppressed level by level; the best `post_nms` of all levels stay. Order is by logits (torchvision's, by
-    probabilities, has ties where these are near 1). Ren et al.,
+    `min_size` or below `score`, and suppressed level by level; the best `post_nms` of all levels stay. Their order is
+    that of the logits; torchvision's is that of the probabilities, which are alike where logits are large. Ren et al.,
     Faster R-CNN, NIPS 2015, section 3.3, is the case of one level: with `pre_nms=6000, post_nms=300` and, for
     py-faster-rcnn's own boxes, `min_size=16 * scale, delta_clip=None, pixel_offset=1`.
 
