@@ -16,8 +16,11 @@ from visionkit.errors import OutputError, UsageError
 __all__ = [
     "BOX",
     "CLASSES",
+    "LINE",
+    "ROW_FORMATS",
     "SIZE",
     "STDOUT",
+    "ZONE",
     "check_source",
     "classifier_options",
     "image_size",
@@ -32,6 +35,8 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 STDOUT = "-"
+LINE_FORMATS = ("jsonl", "csv", "mot")
+ALL_FORMATS = (*LINE_FORMATS, "coco", "voc", "yolo")
 
 
 class BoxType(click.ParamType):
@@ -85,7 +90,59 @@ class NumbersType(click.ParamType):
         return numbers
 
 
+class FormatsType(click.ParamType):
+    """Names of formats with commas between them, as a tuple."""
+
+    name = "F,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The names, each once."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(part for part in re.split(r"[,\s]+", str(value).strip().lower()) if part))
+        unknown = [name for name in names if name not in ALL_FORMATS]
+        if unknown or not names:
+            self.fail(f"expected some of {', '.join(ALL_FORMATS)} with commas between them. Received: {value!r}.")
+        return names
+
+
+class PointsType(click.ParamType):
+    """`X1,Y1,X2,Y2,…` in pixels, as a tuple of points."""
+
+    name = "X,Y,…"
+
+    def __init__(self, word: str, least: int, most: int | None = None) -> None:
+        self.word, self.least, self.most = word, least, most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[float, float], ...]:
+        """The points in the order given. Raises UsageError `bad-line` or `bad-zone`."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part for part in re.split(r"[,;\s]+", str(value).strip()) if part]
+        try:
+            numbers = [float(part) for part in parts]
+        except ValueError:
+            numbers = []
+        count = len(numbers) // 2
+        if (
+            not numbers
+            or len(numbers) % 2
+            or not all(map(math.isfinite, numbers))
+            or count < self.least
+            or (self.most is not None and count > self.most)
+        ):
+            wanted = "two points, X1,Y1,X2,Y2" if self.most == 2 else f"at least {self.least} points, X,Y,X,Y,…"
+            raise UsageError(
+                f"bad-{self.word}", f"--{self.word} expected {wanted} in pixels. Received: {str(value)!r}."
+            )
+        return tuple((numbers[2 * place], numbers[2 * place + 1]) for place in range(count))
+
+
 BOX = BoxType()
+LINE, ZONE = PointsType("line", 2, 2), PointsType("zone", 3)
+ROW_FORMATS = FormatsType()
 CLASSES = NumbersType()
 SIZE = NumbersType(most=2, least=1)
 
@@ -139,7 +196,13 @@ def output_options(function: F) -> F:
         click.option("--save-video/--no-video", "video", default=True, help="Write the annotated video, or not."),
         click.option("--codec", default="auto", show_default=True, help="h264, h265, vp9, av1, mpeg4 or mjpeg."),
         click.option(
-            "--format", "formats", type=click.Choice(["jsonl"]), default="jsonl", show_default=True, help="Of the rows."
+            "--format",
+            "formats",
+            type=ROW_FORMATS,
+            default="jsonl",
+            show_default=True,
+            metavar="F,…",
+            help="Of the rows: jsonl, csv, mot; of detections also coco, voc, yolo. A folder always has jsonl.",
         ),
         click.option("--show", is_flag=True, help="Show the frames in a window; q ends the run."),
     )(function)
@@ -203,17 +266,33 @@ def reading_of(options: dict[str, Any]) -> Any:
     )
 
 
-def writing_of(options: dict[str, Any]) -> Any:
-    """The `Writing` that the options of `output_options` ask for."""
+def writing_of(options: dict[str, Any], *, boxes: bool = False) -> Any:
+    """The `Writing` that the options of `output_options` ask for; `boxes` says that the rows hold detections.
+
+    Raises:
+        UsageError: `format-unfit`.
+    """
     from visionkit.pipeline import Writing
 
     to_stdout = options["out"] == STDOUT
+    formats = options.get("formats", ("jsonl",))
+    if to_stdout and (len(formats) > 1 or formats[0] not in LINE_FORMATS):
+        raise UsageError(
+            "format-unfit",
+            f"--out - writes one format of lines: {', '.join(LINE_FORMATS)}. Received: {','.join(formats)}.",
+        )
+    if not boxes and (other := [name for name in formats if name not in LINE_FORMATS]):
+        raise UsageError(
+            "format-unfit",
+            f"--format {other[0]} is for detections; this command writes {', '.join(LINE_FORMATS)}.",
+        )
     return Writing(
         out=None if to_stdout else options["out"],
         rows=stdout_stream() if to_stdout else None,
         overwrite=options["overwrite"],
         video=options["video"],
         codec=options["codec"],
+        formats=formats,
     )
 
 

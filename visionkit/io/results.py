@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import InputError
+from visionkit.geometry.rle import rle_encode
 from visionkit.io.files import OutputFile, writing_to
 from visionkit.io.line_writer import LineWriter
 from visionkit.io.text import printable_name, safe_text
@@ -26,7 +27,16 @@ from visionkit.structures import (
     Track,
 )
 
-__all__ = ["ClassNames", "JsonlWriter", "frame_row", "json_line", "read_results", "result_fields", "write_json"]
+__all__ = [
+    "ClassNames",
+    "JsonlWriter",
+    "class_name",
+    "frame_row",
+    "json_line",
+    "read_results",
+    "result_fields",
+    "write_json",
+]
 
 Result = Detections | Classification | MultiClassification | DenseClassification | Segmentation | Track
 Names = Sequence[str] | Mapping[int, str] | None
@@ -148,17 +158,25 @@ def _detection_rows(detections: Detections, names: Names) -> list[dict[str, Any]
     ]
     if detections.tracker_id is not None:
         for row, tracker_id in zip(rows, detections.tracker_id, strict=True):
-            row["tracker_id"] = int(tracker_id)
+            if tracker_id >= 0:  # those below have no number yet
+                row["tracker_id"] = int(tracker_id)
+    if detections.mask is not None:
+        for row, mask in zip(rows, detections.mask, strict=True):
+            row["mask"] = rle_encode(mask)
     return rows
 
 
-def _class(class_id: Any, names: Names) -> dict[str, Any]:
+def class_name(class_id: Any, names: Names) -> str:
+    """The name of a class; its number where it has none."""
     number = int(class_id)
     try:
-        name = str(number) if names is None or number < 0 else str(names[number])
+        return str(number) if names is None or number < 0 else str(names[number])
     except (IndexError, KeyError):
-        name = str(number)
-    return {"class_id": number, "class_name": name}
+        return str(number)
+
+
+def _class(class_id: Any, names: Names) -> dict[str, Any]:
+    return {"class_id": int(class_id), "class_name": class_name(class_id, names)}
 
 
 def _xyxy(box: Any) -> list[float | None]:

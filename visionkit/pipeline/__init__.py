@@ -1,6 +1,7 @@
 """Frames through stages: the overlapped runner, its sinks, and the manifest of a run."""
 
 from visionkit.pipeline.classify import ClassifyStage
+from visionkit.pipeline.detect import COUNTS, DetectStage
 from visionkit.pipeline.heatmaps import DenseStage, HeatClass, Heatmap, HeatmapSink
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.masks import MaskSink, UncertainSink
@@ -13,9 +14,11 @@ from visionkit.pipeline.threads import network_threads
 from visionkit.pipeline.track import Tracker, TrackStage
 
 __all__ = [
+    "COUNTS",
     "SMOOTH_S",
     "ClassifyStage",
     "DenseStage",
+    "DetectStage",
     "FunctionStage",
     "HeatClass",
     "Heatmap",

@@ -70,6 +70,7 @@ class Writing:
         overwrite: replace the folder of a finished run, once this one is finished.
         video: draw, and write `annotated.mp4` (for images `annotated/NAME.jpg`).
         codec: as `VideoWriter`.
+        formats: of the rows (`visionkit.io.formats`); a folder always has `results.jsonl`, a stream takes one format.
     """
 
     out: str | os.PathLike[str] | None = None
@@ -77,6 +78,7 @@ class Writing:
     overwrite: bool = False
     video: bool = True
     codec: str = "auto"
+    formats: tuple[str, ...] = ("jsonl",)
 
 
 @dataclass(frozen=True)
@@ -222,26 +224,31 @@ class _Job:
         self.seconds["load"] = time.perf_counter() - begin
 
     def _open_outputs(self, task: str) -> None:
-        from visionkit.io.results import JsonlWriter
+        from visionkit.io.formats import open_writers, stream_writer
         from visionkit.io.run_folder import RunFolder
 
         writing = self.writing
         self.digest = Digest(None if writing.rows is not None else self.info.path)
         self.cleanup.callback(self.digest.cancel)
         if writing.rows is not None:
-            self.rows = JsonlWriter(writing.rows)
+            self.rows = stream_writer(writing.formats, writing.rows)
             return
         inputs = [] if self.info.path is None else [self.info.path]
         self.folder = RunFolder(
             writing.out, task=task, source_name=self.info.name, overwrite=writing.overwrite, inputs=inputs
         )
         self.cleanup.callback(self.folder.discard)
-        self.rows = JsonlWriter(self.folder.path("results.jsonl"))
+        self.rows = open_writers(writing.formats, self.folder.path, self._class_names)
         self.cleanup.callback(self.rows.abort)
         if writing.video:
             place = self.folder.path
             video = VideoSink(place, codec=writing.codec, end_s=self.reading.end_s)
             self.sink = video if self.info.kind == "video" else ImageSink(place)
+
+    def _class_names(self) -> Sequence[str] | None:
+        """Of the classes in the rows, where one list names them all."""
+        told = (stage.class_names for stage in self.tasks)
+        return next((names for names in told if isinstance(names, Sequence)), None)
 
     def expected(self) -> int | None:
         """About how many frames will come."""
@@ -300,6 +307,7 @@ class _Job:
             | {"start_s": self.reading.start_s, "end_s": self.reading.end_s, "vid_stride": self.reading.stride},
             "model": next((told for stage in self.stages if (told := stage.describe()) is not None), None),
             "settings": {stage.name: told for stage in self.stages if (told := stage.settings()) is not None},
+            "summary": {stage.name: told for stage in self.stages if (told := stage.summary()) is not None},
             "counts": counts,
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "events": report.events,

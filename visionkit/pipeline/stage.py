@@ -35,8 +35,9 @@ class Item:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of pixels held."""
-        return int(self.frame.image.nbytes)
+        """Bytes of pixels held, those of masks included."""
+        masks = (getattr(result, "mask", None) for result in self.results.values())
+        return int(self.frame.image.nbytes) + sum(int(mask.nbytes) for mask in masks if mask is not None)
 
 
 class Stage:
@@ -94,6 +95,10 @@ class Stage:
 
     def settings(self) -> dict[str, Any] | None:
         """What else its results depend on, for `run.json`; None for nothing."""
+        return None
+
+    def summary(self) -> dict[str, Any] | None:
+        """What came of the run as a whole, for `run.json`, once all frames are through; None for nothing."""
         return None
 
     def close(self) -> None:

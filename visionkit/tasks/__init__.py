@@ -6,12 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from visionkit.tasks.association import AssociationOptions, Associator, make_associator
     from visionkit.tasks.classify import Classifier, ClassifyOptions
+    from visionkit.tasks.counting import CountPlan, Counts
     from visionkit.tasks.dense import DenseClassifier, DenseOptions
+    from visionkit.tasks.detect import DetectOptions, Detector
     from visionkit.tasks.input_rule import InputRule
     from visionkit.tasks.load import load_tracker
     from visionkit.tasks.load_classify import load_classifier
     from visionkit.tasks.load_dense import load_dense_classifier
+    from visionkit.tasks.load_detect import load_detector
     from visionkit.tasks.load_segment import load_segmenter
     from visionkit.tasks.presence import PresenceOptions
     from visionkit.tasks.segment import Segmenter, SegmentOptions
@@ -19,10 +23,16 @@ if TYPE_CHECKING:
     from visionkit.tasks.track import SiamTracker, TrackerOptions
 
 __all__ = [
+    "AssociationOptions",
+    "Associator",
     "Classifier",
     "ClassifyOptions",
+    "CountPlan",
+    "Counts",
     "DenseClassifier",
     "DenseOptions",
+    "DetectOptions",
+    "Detector",
     "InputRule",
     "PresenceOptions",
     "SegmentOptions",
@@ -33,15 +43,23 @@ __all__ = [
     "TrackerOptions",
     "load_classifier",
     "load_dense_classifier",
+    "load_detector",
     "load_segmenter",
     "load_tracker",
+    "make_associator",
 ]
 
 _PLACES = {
+    "AssociationOptions": "association",
+    "Associator": "association",
     "Classifier": "classify",
     "ClassifyOptions": "classify",
     "DenseClassifier": "dense",
+    "CountPlan": "counting",
+    "Counts": "counting",
     "DenseOptions": "dense",
+    "DetectOptions": "detect",
+    "Detector": "detect",
     "InputRule": "input_rule",
     "PresenceOptions": "presence",
     "SegmentOptions": "segment",
@@ -52,8 +70,10 @@ _PLACES = {
     "TrackerOptions": "track",
     "load_classifier": "load_classify",
     "load_dense_classifier": "load_dense",
+    "load_detector": "load_detect",
     "load_segmenter": "load_segment",
     "load_tracker": "load",
+    "make_associator": "association",
 }
 
 
