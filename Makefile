@@ -3,6 +3,7 @@
 #   make test    install, lint, run the tests
 VENV ?= .venv
 EXTRAS ?= test,openvino
+JOBS ?= 2
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
@@ -14,8 +15,9 @@ demo: install
 
 test: lint unit
 
+# JOBS: processes that share the test files out; each may take 5 GB.
 unit: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
