@@ -112,6 +112,7 @@ def test_evaluation_prints_tables(model: Path, data: Path) -> None:
         (["eval", "segment", "--model", "MODEL", "--data", "DATA", "--crf", "--crf-arg", "beta=3"], 2, "crf-arguments"),
         (["eval", "segment", "--model", "MODEL", "--data", "DATA", "--part", "test"], 3, "no-masks"),
         (["train", "composites", "--objects", "hand=nowhere", "--out", "x"], 3, "input-missing"),
+        (["train", "composites", "--objects", "hand=DATA", "--skin", "face", "--out", "x"], 2, "unknown-class"),
     ],
 )
 def test_bad_arguments_end_with_a_line_and_a_code(

@@ -9,6 +9,8 @@ import pytest
 
 from visionkit.train.composites import Compositor
 from visionkit.train.cutouts import Cutout, cut_out
+from visionkit.train.heads import random_head, skin_tone
+from visionkit.train.shapes import Textures
 
 
 def photo(*, at_edge: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -59,3 +61,59 @@ def test_a_composites_mask_is_where_the_object_shows() -> None:
     assert np.median(agreeing) > 60
     empty = Compositor([[Cutout(green, truth * 255)]], [], (48, 64), empty=1.0)
     assert not empty(np.random.default_rng(0))[1].any()
+
+
+def green_hand() -> Cutout:
+    """A pure green object, so that whatever is green in a picture is its skin."""
+    image, truth = photo(at_edge=False)
+    green = np.zeros_like(image)
+    green[..., 1] = 200
+    return Cutout(green, truth * 255)
+
+
+def test_the_bare_part_of_a_head_has_the_skin_of_the_photo_and_the_rest_has_not() -> None:
+    skin = []
+    for seed in range(8):
+        head = random_head(green_hand(), Textures([]), np.random.default_rng(seed))
+        assert head.part is not None
+        bare, covered = head.part > 127, head.alpha > 127
+        assert covered[bare].all()
+        assert 0.08 < bare.sum() / covered.sum() < 0.9
+        blue, green, red = (head.image[bare][:, k].astype(int) for k in range(3))
+        skin.append(float(((green > blue + 20) & (green > red + 20)).mean()))
+    # eyes, lips, brows and beards are not green, and count as skin
+    assert min(skin) > 0.5
+    assert np.median(skin) > 0.8
+
+
+def test_heads_are_of_the_class_of_skin_and_hair_and_clothes_are_not() -> None:
+    grey = [[np.full((50, 60, 3), 90, np.uint8)]]
+    compositor = Compositor([[green_hand()]], grey, (96, 128), empty=0.0, skin=0)
+    head = random_head(green_hand(), Textures([]), np.random.default_rng(3))
+    assert head.part is not None
+    image, mask = np.full((96, 128, 3), 90, np.uint8), np.zeros((96, 128), np.uint8)
+    before = image.copy()
+    compositor._paste(image, mask, head, 1, np.random.default_rng(0))
+    drawn = (image.astype(int) - before).__abs__().max(axis=2) > 25
+    assert mask.any()
+    assert (drawn & (mask == 0)).sum() > 0.1 * drawn.sum()  # clothes and hair
+
+
+def test_a_photo_as_it_was_taken_comes_with_its_own_mask() -> None:
+    image, truth = photo(at_edge=True)
+    compositor = Compositor([[Cutout(image, truth * 255)]], [], (80, 90), plain=1.0)
+    for seed in range(6):
+        picture, mask = compositor(np.random.default_rng(seed))
+        assert picture.shape == (80, 90, 3)
+        assert 0.02 < (mask == 1).mean() < 0.9
+        # the blob is redder than blue against its paper, which is grey
+        warmth = picture[..., 2].astype(int) - picture[..., 0]
+        assert warmth[mask == 1].mean() > warmth[mask == 0].mean() + 20
+
+
+def test_skin_gets_darker_and_paler_but_never_bluer_than_red() -> None:
+    skin = np.full((4, 5, 3), (120, 150, 190), np.uint8)
+    tones = np.array([skin_tone(skin, np.random.default_rng(seed))[0, 0] for seed in range(60)], int)
+    assert (tones[:, 2] >= tones[:, 0]).all()
+    assert tones.mean(axis=1).min() < 110
+    assert np.ptp(tones.mean(axis=1)) > 50

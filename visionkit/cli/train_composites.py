@@ -9,7 +9,7 @@ import click
 
 from visionkit.cli.text import examples
 from visionkit.cli.train_options import SizeType, made_folder, tell
-from visionkit.errors import InputError, OutputError
+from visionkit.errors import InputError, OutputError, UsageError
 
 __all__ = ["composites"]
 
@@ -51,6 +51,16 @@ class ObjectsType(click.ParamType):
 @click.option("--count", type=click.IntRange(min=1), default=2000, show_default=True, help="Pictures to learn from.")
 @click.option("--val-count", type=click.IntRange(min=1), default=200, show_default=True, help="Pictures to choose on.")
 @click.option("--imgsz", "size_hw", type=SizeType(), default=(240, 320), show_default="240,320", help="Their size.")
+@click.option(
+    "--skin", metavar="NAME", help="The class that is bare skin: rendered heads with its skin are added to it."
+)
+@click.option(
+    "--plain",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Fraction of pictures that are the photos as they were taken.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
 def composites(objects: tuple[tuple[str, Path], ...], backgrounds: tuple[str, ...], out: str, **given: Any) -> None:
     """Cut objects out of photos and paste them upon other pictures: images and masks to train a segmenter with.
@@ -59,6 +69,8 @@ def composites(objects: tuple[tuple[str, Path], ...], backgrounds: tuple[str, ..
     in val/ only. Beside the objects there are rendered things which belong to no class. A clip of a fixed camera gives
     the median of its frames, in which what moves is gone. The same seed gives the same files.
     """
+    if given["skin"] is not None and given["skin"] not in [name for name, _ in objects]:
+        raise UsageError("unknown-class", f"--skin {given['skin']} is none of the classes of --objects.")
     for path in [*(folder for _, folder in objects), *map(Path, backgrounds)]:
         if not path.exists():
             raise InputError("input-missing", f"{path} does not exist.")
@@ -73,5 +85,6 @@ def composites(objects: tuple[tuple[str, Path], ...], backgrounds: tuple[str, ..
         tell(f"{kind.name}: {len(kind.train)} objects to learn from, {len(kind.val)} to choose on{skipped}")
     counts = {"train": given["count"], "val": given["val_count"]}
     pictures = read_backgrounds([Path(path) for path in backgrounds])
-    write_composites(kinds, pictures, folder, counts=counts, size_hw=given["size_hw"], seed=given["seed"])
+    how = {name: given[name] for name in ("size_hw", "seed", "skin", "plain")}
+    write_composites(kinds, pictures, folder, counts=counts, **how)
     tell(f"{counts['train']} + {counts['val']} images with masks and labels.txt lie in {folder}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
@@ -16,6 +16,7 @@ from visionkit.errors import InputError
 from visionkit.io import printable_name, read_image
 from visionkit.train.class_folders import natural_key
 from visionkit.train.cutouts import Cutout, cut_out
+from visionkit.train.heads import random_head, skin_patch, skin_tone
 from visionkit.train.material import CLIPS, IMAGES
 from visionkit.train.scenes import Placement, draw_sprite
 from visionkit.train.shapes import Part, Sprite, Textures, random_color, random_sprite, recolor
@@ -115,6 +116,9 @@ class Compositor:
         most: objects in a picture.
         low, high: an object's height as a fraction of the picture's.
         sleeve: fraction of objects whose lower end goes on in something else, as an arm in a sleeve.
+        skin: the kind, if any, that is bare skin: rendered heads in its colours belong to it as well, some arms are
+            bare, its tone varies, and no other rendered thing has a face.
+        plain: fraction of pictures that are an object's photo as it was taken.
     """
 
     objects: Sequence[Sequence[Cutout]]
@@ -125,6 +129,8 @@ class Compositor:
     low: float = 0.14
     high: float = 0.95
     sleeve: float = 0.65
+    skin: int | None = None
+    plain: float = 0.0
     textures: Textures = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,24 +139,60 @@ class Compositor:
 
     def __call__(self, rng: np.random.Generator) -> tuple[Image, Image]:
         """A picture uint8 (H, W, 3) BGR and its mask uint8 (H, W)."""
+        if rng.random() < self.plain:
+            image, mask = self._photo(rng)
+            return _camera(image, rng), mask
         image = self._background(rng)
         mask = np.zeros(self.size_hw, np.uint8)
         self._strangers(image, rng, int(rng.integers(0, 4)))
-        count = 0 if rng.random() < self.empty else int(rng.integers(1, self.most + 1))
-        for _ in range(count):
-            kind = int(rng.integers(len(self.objects)))
-            cutout = self.objects[kind][int(rng.integers(len(self.objects[kind])))]
-            self._paste(image, mask, cutout, kind + 1, rng)
+        if rng.random() >= self.empty:
+            if self.skin is not None:
+                self._heads(image, mask, rng, self.skin)
+            for _ in range(int(rng.integers(1, self.most + 1))):
+                kind = int(rng.integers(len(self.objects)))
+                self._paste(image, mask, self._chosen(kind, rng), kind + 1, rng)
         if rng.random() < 0.2:  # something in front of the objects
             before = image.copy()
             self._strangers(image, rng, 1)
             mask[(image != before).any(axis=2)] = 0
         return _camera(image, rng), mask
 
+    def _chosen(self, kind: int, rng: np.random.Generator) -> Cutout:
+        cutout = self.objects[kind][int(rng.integers(len(self.objects[kind])))]
+        return cutout if kind != self.skin else replace(cutout, image=skin_tone(cutout.image, rng))
+
+    def _heads(self, image: Image, mask: Image, rng: np.random.Generator, kind: int) -> None:
+        for _ in range(int(rng.choice((0, 1, 2), p=(0.45, 0.4, 0.15)))):
+            head = random_head(self._chosen(kind, rng), self.textures, rng)
+            self._paste(image, mask, head, kind + 1, rng)
+
+    def _photo(self, rng: np.random.Generator) -> tuple[Image, Image]:
+        """An object's own photo, larger, smaller, turned; what lies beyond it goes on as its edge."""
+        height, width = self.size_hw
+        kind = int(rng.integers(len(self.objects)))
+        cutout = (
+            self._chosen(kind, rng)
+            if rng.random() < 0.5
+            else self.objects[kind][int(rng.integers(len(self.objects[kind])))]
+        )
+        tall, wide = cutout.alpha.shape
+        matrix = cv2.getRotationMatrix2D(
+            (wide / 2, tall / 2), float(rng.normal(0, 20)), height / tall * math.exp(rng.uniform(-0.9, 0.6))
+        )
+        matrix[:, 2] += rng.uniform(0.25, 0.75, 2) * (width, height) - (wide / 2, tall / 2)
+        if rng.random() < 0.5:
+            matrix[0] = -matrix[0]
+            matrix[0, 2] += width
+        seen = [
+            cv2.warpAffine(layer, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for layer in (np.asarray(recolor(cutout.image, rng, 0.6), np.uint8), cutout.alpha)
+        ]
+        return np.asarray(seen[0], np.uint8), np.where(np.asarray(seen[1]) > 127, kind + 1, 0).astype(np.uint8)
+
     def _background(self, rng: np.random.Generator) -> Image:
         height, width = self.size_hw
         if not self.backgrounds or rng.random() < 0.15:
-            patch = self.textures.patch(rng)
+            patch = self.textures.patch(rng, _warm(rng) if rng.random() < 0.4 else None)
             return np.asarray(cv2.resize(patch, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
         source = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
         picture = source[int(rng.integers(len(source)))]
@@ -167,11 +209,19 @@ class Compositor:
         """Things that are no object, drawn into `image`."""
         height, width = self.size_hw
         for _ in range(count):
-            sprite = random_sprite(rng, self.textures)
+            sprite = self._stranger(rng)
             x, y = rng.uniform(0, width), rng.uniform(0, height)
             tall = height * math.exp(rng.uniform(math.log(0.1), math.log(0.9)))
             place = Placement(float(x), float(y), tall, turn=float(rng.normal(0, 0.3)), pose=float(rng.uniform(0, 6)))
             draw_sprite(image, sprite, place)
+
+    def _stranger(self, rng: np.random.Generator) -> Sprite:
+        if self.skin is None:
+            return random_sprite(rng, self.textures)
+        if rng.random() < 0.3:  # wood, leather, sand: coloured as skin is
+            box = Part(np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]), self.textures.patch(rng, _warm(rng)))
+            return Sprite([box], aspect=math.exp(rng.normal(0, 0.9)))
+        return random_sprite(rng, self.textures, without=("figure", "face"))
 
     def _paste(self, image: Image, mask: Image, cutout: Cutout, number: int, rng: np.random.Generator) -> None:
         """Put an object into `image` and its number into `mask`."""
@@ -188,29 +238,40 @@ class Compositor:
         centre = np.array([(columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2])
         target = np.array([rng.uniform(0.0, 1.0) * width, rng.uniform(0.0, 1.0) * height])
         matrix = np.column_stack([linear, target - linear @ centre])
-        if rng.random() < self.sleeve:
-            self._sleeve(image, mask, cutout, matrix, rng)
-        how = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
-        source, alpha = cutout.image, cutout.alpha
+        cutout = replace(cutout, image=np.asarray(recolor(cutout.image, rng, 0.5), np.uint8))
+        if cutout.part is None and rng.random() < self.sleeve:
+            bare = self.skin == number - 1 and rng.random() < 0.3
+            self._sleeve(image, mask, cutout, matrix, rng, number if bare else 0)
+        layers = [cutout.image, cutout.alpha] + ([] if cutout.part is None else [cutout.part])
         if scale < 0.7:  # warping alone would skip pixels
-            small_wh = tuple(max(2, round(n * scale * 1.2)) for n in source.shape[1::-1])
-            ratio = np.array([source.shape[1] / small_wh[0], source.shape[0] / small_wh[1]])
+            small_wh = tuple(max(2, round(n * scale * 1.2)) for n in cutout.alpha.shape[::-1])
+            ratio = np.array([cutout.alpha.shape[1] / small_wh[0], cutout.alpha.shape[0] / small_wh[1]])
             matrix = np.column_stack([matrix[:, :2] @ np.diag(ratio), matrix[:, 2]])
-            source, alpha = (np.asarray(cv2.resize(a, small_wh, interpolation=how), np.uint8) for a in (source, alpha))
-        source = np.asarray(recolor(source, rng, 0.5), np.uint8)
-        shown = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        cover = cv2.warpAffine(alpha, matrix, (width, height), flags=cv2.INTER_LINEAR)
+            layers = [np.asarray(cv2.resize(a, small_wh, interpolation=cv2.INTER_AREA), np.uint8) for a in layers]
+        borders = [cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT]
+        seen = [
+            cv2.warpAffine(layer, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
+            for layer, border in zip(layers, borders, strict=False)
+        ]
         if rng.random() < 0.3:
             kernel = _smear(rng)
-            shown, cover = cv2.filter2D(shown, -1, kernel), cv2.filter2D(cover, -1, kernel)
-        part = (np.asarray(cover, np.float32) / 255)[..., None]
-        image[:] = np.clip(shown * part + image * (1 - part), 0, 255).astype(np.uint8)
-        mask[np.asarray(cover) > 127] = number
+            seen = [cv2.filter2D(layer, -1, kernel) for layer in seen]
+        cover = np.asarray(seen[1])
+        part = (cover.astype(np.float32) / 255)[..., None]
+        image[:] = np.clip(seen[0] * part + image * (1 - part), 0, 255).astype(np.uint8)
+        belongs = np.where(np.asarray(seen[-1]) > 127, number, 0)
+        mask[:] = np.where(cover > 127, belongs, mask)
 
     def _sleeve(
-        self, image: Image, mask: Image, cutout: Cutout, matrix: npt.NDArray[np.float64], rng: np.random.Generator
+        self,
+        image: Image,
+        mask: Image,
+        cutout: Cutout,
+        matrix: npt.NDArray[np.float64],
+        rng: np.random.Generator,
+        number: int,
     ) -> None:
-        """Draw what an object that leaves its photo below goes on in; that is background."""
+        """Draw what an object that leaves its photo below goes on in: background, or a bare arm of class `number`."""
         solid = cutout.alpha > 127
         last = np.flatnonzero(solid[-3:].any(axis=0))
         if len(last) < 4:
@@ -229,11 +290,19 @@ class Compositor:
         )
         points = corners @ matrix[:, :2].T + matrix[:, 2]
         middle, half = (points.min(0) + points.max(0)) / 2, np.maximum((points.max(0) - points.min(0)) / 2, 1.0)
-        part = Part((points - middle) / half, self.textures.patch(rng, random_color(rng)))
+        stuff = skin_patch(cutout, rng) if number else self.textures.patch(rng, random_color(rng))
+        part = Part((points - middle) / half, stuff)
         before = image.copy()
         sprite = Sprite([part], aspect=float(half[0] / half[1]))
         draw_sprite(image, sprite, Placement(float(middle[0]), float(middle[1]), float(2 * half[1])))
-        mask[(image != before).any(axis=2)] = 0
+        mask[(image != before).any(axis=2)] = number
+
+
+def _warm(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A colour BGR of wood, sand, leather or cardboard, which skin can have too."""
+    light = rng.uniform(60, 245)
+    red, blue = 1.0, rng.uniform(0.4, 0.95)
+    return light * np.array([blue, (blue + red) / 2 + rng.uniform(-0.06, 0.08), red])
 
 
 def _smear(rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -254,6 +323,9 @@ def _camera(image: Image, rng: np.random.Generator) -> Image:
     if rng.random() < 0.4:
         noise = rng.normal(0, rng.uniform(1, 8), out.shape)
         out = np.clip(out + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        _, coded = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])
+        out = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
     return out
 
 
@@ -265,14 +337,17 @@ def write_composites(
     counts: Mapping[str, int],
     size_hw: tuple[int, int],
     seed: int = 0,
+    skin: str | None = None,
+    plain: float = 0.0,
 ) -> None:
     """Write `counts` pictures of each part with their masks: <out>/<part>/images/*.jpg, masks/*.png, labels.txt.
 
-    The same seed and material give the same files.
+    `skin` names the kind that is bare skin (`Compositor`). The same seed and material give the same files.
     """
+    number_of_skin = None if skin is None else [kind.name for kind in kinds].index(skin)
     for number, (part, count) in enumerate(sorted(counts.items())):
         objects = [kind.train if part == "train" else kind.val for kind in kinds]
-        compositor = Compositor(objects, backgrounds, size_hw)
+        compositor = Compositor(objects, backgrounds, size_hw, skin=number_of_skin, plain=plain)
         for folder in ("images", "masks"):
             (out / part / folder).mkdir(parents=True, exist_ok=True)
         for k in range(count):

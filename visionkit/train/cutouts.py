@@ -17,10 +17,14 @@ LEAST, MOST = 0.03, 0.8  # of the picture that an object may cover
 
 @dataclass(frozen=True)
 class Cutout:
-    """An object: uint8 (H, W, 3) BGR, and how much of each pixel it covers, uint8 (H, W), 0 to 255."""
+    """An object: uint8 (H, W, 3) BGR, and how much of each pixel it covers, uint8 (H, W), 0 to 255.
+
+    `part`, uint8 (H, W), is above 127 where what is covered belongs to the object's class; without, it does everywhere.
+    """
 
     image: Image
     alpha: Image
+    part: Image | None = None
 
 
 def cut_out(photo: Image, *, least: float = LEAST, most: float = MOST) -> Cutout | None:

@@ -241,10 +241,11 @@ KINDS: dict[str, tuple[float, Callable[[np.random.Generator, Textures], Sprite]]
 }
 
 
-def random_sprite(rng: np.random.Generator, textures: Textures) -> Sprite:
-    """A random object of one of the `KINDS`, at their frequencies."""
-    names = list(KINDS)
-    kind = names[rng.choice(len(names), p=[KINDS[name][0] for name in names])]
+def random_sprite(rng: np.random.Generator, textures: Textures, without: tuple[str, ...] = ()) -> Sprite:
+    """A random object of one of the `KINDS` but those `without`, at their frequencies."""
+    names = [name for name in KINDS if name not in without]
+    shares = np.array([KINDS[name][0] for name in names])
+    kind = names[rng.choice(len(names), p=shares / shares.sum())]
     sprite = KINDS[kind][1](rng, textures)
     if rng.random() < 0.5:
         sprite.bend = rng.uniform(0.02, 0.1)
