@@ -116,12 +116,13 @@ def speed(module: Any, picture: Path, rounds: int, threads: int | None) -> None:
     print(f"  first call, compiled loops loaded or made: {first:.2f} s")
     for name, runs in (("pydensecrf", theirs), ("visionkit", ours)):
         wall, cpu = [run[1] for run in runs], [run[2] for run in runs]
-        spent = f"wall median {statistics.median(wall):.3f} s (best {min(wall):.3f})"
+        spent = f"wall median {statistics.median(wall):.3f} s [{min(wall):.3f}, {max(wall):.3f}]"
         print(f"  {name:10s} {spent}, CPU {statistics.median(cpu):.3f} s")
     ratios = [a[1] / b[1] for a, b in zip(theirs, ours, strict=True)]
     best = min(run[1] for run in theirs) / min(run[1] for run in ours)
     median = statistics.median(run[1] for run in theirs) / statistics.median(run[1] for run in ours)
-    print(f"  times faster: medians {median:.2f}, pairs {statistics.median(ratios):.2f}, bests {best:.2f} (bar {BAR})")
+    spread = f"pairs {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+    print(f"  times faster: medians {median:.2f}, {spread}, bests {best:.2f} (bar {BAR})")
     same = np.mean(ours[0][0].argmax(-1) == theirs[0][0].argmax(-1))
     print(f"  same labels: {100 * same:.2f} % (bar 99 %)")
 

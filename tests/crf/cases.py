@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
-from visionkit.crf import CRFParams, unary_from_labels
+from visionkit.crf import CRFParams, mean_field_exact, unary_from_labels
 
 # pydensecrf's example, DeepLab v1 and v2, the VOC settings of a well known port, and narrow kernels
 SETTINGS = [
@@ -33,6 +35,13 @@ def three_regions(size_hw=(32, 32), seed=0, noise=2.0, channels=3):
     image = np.clip(colours[labels] + rng.normal(0, noise, (*size_hw, channels)), 0, 255).astype(np.uint8)
     noisy = np.where(rng.random(size_hw) < 0.25, rng.integers(0, 3, size_hw), labels)
     return unary_from_labels(noisy, 3, 0.7), image, labels
+
+
+@cache
+def right_of_three_regions(params, noise=2.0):
+    """The exact marginals of `three_regions`, which several tests want."""
+    unary, image, _ = three_regions(noise=noise)
+    return mean_field_exact(unary, image, params)
 
 
 def two_regions(size_hw=(48, 64), seed=0):

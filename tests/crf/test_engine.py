@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.crf.cases import same_labels, settings, three_regions, two_regions
-from visionkit.crf import CRFParams, FastMeanField, available_engine, engine, mean_field, mean_field_batch
+from tests.crf.cases import SETTINGS, right_of_three_regions, same_labels, settings, three_regions, two_regions
+from visionkit.crf import (
+    CRFParams,
+    FastMeanField,
+    available_engine,
+    compiled,
+    engine,
+    mean_field,
+    mean_field_batch,
+    must_compile,
+    plain,
+    unary_from_probs,
+)
 from visionkit.crf import mean_field_exact as exactly
 
 HAS_NUMBA = available_engine() == "numba"
@@ -29,9 +43,65 @@ def far(a, b):
 def test_crf1_the_lattice_agrees_with_the_exact_sum(name):
     for params in settings():
         unary, image, _ = three_regions()
-        right, fast = exactly(unary, image, params), mean_field(unary, image, params, engine=name)
+        right, fast = right_of_three_regions(params), mean_field(unary, image, params, engine=name)
         assert far(fast, right) < 0.08, params
         assert same_labels(fast, right) >= 0.99, params
+
+
+# What pydensecrf does not have. Without a normalisation the weights must be as small as the sums are large.
+OTHER_FORMS = [
+    {"self_term": False},
+    {"self_term": False, "normalization": "before"},
+    {"self_term": False, "normalization": "after"},
+    {"normalization": "none", "self_term": False},
+    {"normalization": "none"},
+    {"normalization": "before"},
+    {"normalization": "after"},
+]
+
+
+def in_form(form, kernels, iterations):
+    params = CRFParams(iterations=iterations, **kernels, **form)
+    if params.normalization != "none":
+        return params
+    return dataclasses.replace(
+        params, bilateral_weight=params.bilateral_weight / 150, gaussian_weight=params.gaussian_weight / 30
+    )
+
+
+@pytest.mark.parametrize("name", LATTICES)
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_crf1_the_other_forms_agree_with_the_exact_sum_as_well(name, form):
+    unary, image, _ = three_regions()
+    for kernels in SETTINGS:
+        for iterations in (1, 5):
+            params = in_form(form, kernels, iterations)
+            right, fast = right_of_three_regions(params), mean_field(unary, image, params, engine=name)
+            assert far(fast, right) < 0.08, params
+            assert same_labels(fast, right) >= 0.99, params
+
+
+@pytest.mark.parametrize("name", LATTICES)
+@pytest.mark.parametrize(("form", "most"), [(OTHER_FORMS[0], 0.3), (OTHER_FORMS[2], 0.3), (OTHER_FORMS[3], 0.15)])
+def test_without_the_message_to_itself_the_lattice_needs_a_diagonal_of_one(name, form, most, monkeypatch):
+    """Its own of 0.5 to 0.8, where 1 is taken away, is found by the same bound."""
+    unary, image, _ = three_regions(noise=6)
+
+    def worst():
+        cases = [in_form(form, kernels, n) for kernels in SETTINGS for n in (1, 5)]
+        right = [right_of_three_regions(params, 6.0) for params in cases]
+        fast = [mean_field(unary, image, params, engine=name) for params in cases]
+        pairs = list(zip(fast, right, strict=True))
+        return max(far(*pair) for pair in pairs), min(same_labels(*pair) for pair in pairs)
+
+    distance, same = worst()
+    assert distance < most
+    assert same >= 0.99
+    for module in (compiled, plain):
+        monkeypatch.setattr(module, "needs_unit_diagonal", lambda params: False)
+    distance, same = worst()
+    assert distance > most
+    assert same < 0.99
 
 
 def test_crf1_small_images_are_summed_exactly():
@@ -102,7 +172,16 @@ def test_numba_and_scipy_compute_the_same(change):
 @pytest.mark.parametrize("name", [*LATTICES, "exact"])
 @pytest.mark.parametrize(
     ("size_hw", "channels", "labels"),
-    [((1, 1), 3, 1), ((1, 1), 1, 3), ((1, 40), 3, 2), ((40, 1), 1, 9), ((9, 11), 4, 40), ((6, 7), 9, 8)],
+    [
+        ((1, 1), 3, 1),
+        ((1, 1), 1, 3),
+        ((1, 40), 3, 2),
+        ((40, 1), 1, 9),
+        ((9, 11), 4, 40),
+        ((6, 7), 9, 8),
+        ((7, 9), 3, 255),
+        ((13, 8), 4, 2),
+    ],
 )
 def test_any_size_and_number_of_channels_and_labels(name, size_hw, channels, labels):
     rng = np.random.default_rng(1)
@@ -113,6 +192,49 @@ def test_any_size_and_number_of_channels_and_labels(name, size_hw, channels, lab
     assert far(q.sum(-1), 1) < 1e-5
     if name == "numba":
         assert far(q, mean_field(unary, image, engine="scipy")) < 2e-4
+
+
+@pytest.mark.parametrize("name", [*LATTICES, "exact"])
+@pytest.mark.parametrize("height", [1e4, 1e6])
+def test_unaries_far_apart(name, height):
+    """Costs beside which every message is nothing: the cheapest label wins, and nothing overflows."""
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(0, 9, (14, 17))
+    image = rng.integers(0, 256, (14, 17, 3)).astype(np.uint8)
+    cheap = np.eye(9, dtype=np.float32)[wanted]
+    for unary in (-height * cheap, height * (1 - cheap), height * (2 - cheap)):
+        q = mean_field(unary, image, engine=name)
+        assert np.array_equal(q.argmax(-1), wanted)
+        assert far(q, cheap) < 1e-6
+    same = mean_field(np.full((14, 17, 9), height), image, engine=name)
+    assert far(same, 1 / 9) < 1e-5
+
+
+@pytest.mark.parametrize("name", [*LATTICES, "exact"])
+def test_probabilities_of_zero(name):
+    """A label that a network rules out may still win where everything around says so, as with pydensecrf's clip."""
+    _, image, labels, noisy = two_regions()
+    unary = unary_from_probs(np.eye(3)[noisy])  # label 2 is nowhere
+    q = mean_field(unary, image, CRFParams(bilateral_weight=30), engine=name)
+    assert np.isfinite(q).all()
+    assert far(q.sum(-1), 1) < 1e-5
+    assert q[..., 2].max() < 1e-3
+    assert (q.argmax(-1) == labels).mean() > 0.95 > (noisy == labels).mean()
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+def test_as_many_threads_as_asked_for():
+    for asked in (1, 3):
+        together = threading.Barrier(asked, timeout=20)
+
+        def work(start, together=together):
+            together.wait()
+            return threading.get_ident()
+
+        with compiled.Crew(asked) as crew:
+            assert len(set(crew.run(work, [(i,) for i in range(asked)]))) == asked
+            assert len(crew.ranges(100)) == asked
+    assert FastMeanField(np.zeros((40, 30, 3)), threads=3)._field.threads == 3
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
@@ -217,6 +339,84 @@ def test_without_numba_the_user_is_told(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert far(field(unary), mean_field(unary, image, engine="scipy")) == 0
+
+
+def test_numba_that_cannot_be_imported_is_named(monkeypatch):
+    """numba refuses a NumPy newer than it knows, by ImportError."""
+
+    def refuse():
+        raise ImportError("Numba needs NumPy 2.3 or less. Got NumPy 2.9.\nmore")
+
+    monkeypatch.setattr(compiled, "load_kernels", refuse)
+    monkeypatch.setattr(engine, "available_engine", lambda: "numba")
+    unary, image, _ = three_regions((33, 47))
+    with pytest.warns(
+        RuntimeWarning, match=r"^numba cannot be imported \(Numba needs NumPy 2.3 or less.*slower"
+    ) as told:
+        assert FastMeanField(image).engine == "scipy"
+    assert "\n" not in str(told[0].message)
+    with pytest.raises(ImportError, match=r"2\.3 or less"):
+        mean_field(unary, image, engine="numba")
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+def test_compiled_loops_are_looked_for_where_they_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("VISIONKIT_CACHE", str(tmp_path))
+    assert not must_compile()  # this process has them
+    monkeypatch.setattr(compiled, "KERNELS", ("visionkit.crf.other",))
+    assert must_compile()
+    place = compiled._kept() / "crf_0123"
+    place.mkdir(parents=True)
+    (place / "kernels.update-206.py311.1.nbc").touch()
+    assert not must_compile()
+    monkeypatch.setattr(compiled, "SOURCES", ("kernels.py",))  # other sources, another folder
+    assert must_compile()
+    monkeypatch.setattr(compiled, "_kept", lambda: None)
+    assert must_compile()
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+def test_a_damaged_or_full_disk_only_costs_a_compilation():
+    from visionkit.crf.jitting import _Forgiving
+
+    class Broken:
+        cache_path = "here"
+        flushed = 0
+
+        def load_overload(self, sig, target_context):
+            raise EOFError
+
+        def save_overload(self, sig, data):
+            raise OSError(28, "No space left on device")
+
+        def flush(self):
+            self.flushed += 1
+            raise OSError(28, "No space left on device")
+
+    cache = _Forgiving(Broken())
+    assert cache.load_overload("signature", "context") is None
+    cache.save_overload("signature", "data")
+    assert cache.flushed == 1
+    assert cache.cache_path == "here"
+    assert type(compiled.load_kernels()[0].update._cache).__name__ in ("_Forgiving", "NullCache")
+
+
+@pytest.mark.slow  # some seconds and 0.8 GB
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+def test_crf6_memory_at_1080p():
+    """All pairs would be 2^42 values: what N^2 memory costs is seen at once."""
+    code = (
+        "import resource, numpy as np\n"
+        "from visionkit.crf import CRFParams, mean_field\n"
+        "unary = np.random.default_rng(0).random((1080, 1920, 21), np.float32)\n"
+        "y, x = np.mgrid[:1080, :1920]\n"
+        "image = np.stack([x // 8, y // 5, (x + y) // 12], -1).astype(np.uint8)\n"
+        "mean_field(unary, image, CRFParams(iterations=2), threads=2)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(run.stdout) * unit < 2**30
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")

@@ -120,6 +120,23 @@ def test_the_objective_does_not_rise(kernels):
     assert values[-1] < values[0] - 1
 
 
+@pytest.mark.parametrize("kernels", SETTINGS[:3])
+def test_the_objective_rises_where_a_sign_is_wrong(kernels):
+    """Potts' agreement as a cost, and the unary with its sign turned: what the test above is to find."""
+    rng = np.random.default_rng(3)
+    unary = rng.normal(size=(24, 24, 3)).astype(np.float32)
+    image = rng.integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    right = CRFParams(**kernels)
+    repelled, turned = [], []
+    for n in range(4):
+        params = dataclasses.replace(right, iterations=n)
+        wrong = dataclasses.replace(params, compat=np.eye(3))
+        repelled.append(objective(mean_field_exact(unary, image, wrong), unary, image, right))
+        turned.append(objective(mean_field_exact(-unary, image, params), unary, image, right))
+    assert max(np.diff(repelled)) > 1
+    assert max(turned) > repelled[0] + 1
+
+
 def test_the_objective_of_two_pixels_by_hand():
     # One row of two like pixels, width 1: K = [[1, k], [k, 1]], k = exp(-1/2); without normalisation, w = 2, and for
     # q = (.8, .2), (.6, .4): Q log Q = -.5004 - .6730, U Q = .8 + .4 = 1.2 with U = (1, 0), (0, 1),

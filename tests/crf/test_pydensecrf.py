@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.crf.cases import same_labels, settings, three_regions
+from tests.crf.cases import right_of_three_regions, same_labels, settings, three_regions
 from visionkit.crf import CRFParams, mean_field
-from visionkit.crf import mean_field_exact as exactly
 
 densecrf = pytest.importorskip(
     "pydensecrf.densecrf", reason="needs pydensecrf (pip install pydensecrf2), which is not installed"
@@ -44,12 +43,37 @@ def test_crf2_wrong_mappings_are_seen():
     assert np.abs(mean_field(unary, image, exchanged) - theirs).max() > 0.2
 
 
+def test_crf2_a_width_for_each_channel_goes_with_its_channel():
+    unary, image, labels = three_regions((60, 85), noise=8)
+    image[..., 0] = 60 + 30 * labels  # the regions differ here alone, and little
+    image[..., 1:] = np.random.default_rng(0).normal(128, 25, image[..., 1:].shape)
+    params = CRFParams.from_pydensecrf(sxy=(60, 90), srgb=(6, 60, 90), gaussian_sxy=(2, 4), compat=5)
+    theirs = by_pydensecrf(unary, image, params)
+    assert same_labels(mean_field(unary, image, params), theirs) >= 0.99
+    reversed_channels = mean_field(unary, image[..., ::-1], params)
+    assert np.abs(reversed_channels - theirs).max() > 0.2
+
+
+@pytest.mark.parametrize("name", ["BEFORE", "AFTER"])
+def test_crf2_the_other_normalizations(name):
+    unary, image, _ = three_regions((60, 85), noise=4)
+    params = CRFParams.from_pydensecrf(normalization=f"NORMALIZE_{name}")
+    height, width, labels = unary.shape
+    crf = densecrf.DenseCRF2D(width, height, labels)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(-1, labels).T))
+    how = {"normalization": getattr(densecrf, f"NORMALIZE_{name}")}
+    crf.addPairwiseGaussian(sxy=3, compat=3, **how)
+    crf.addPairwiseBilateral(sxy=80, srgb=13, compat=10, rgbim=image, **how)
+    theirs = np.array(crf.inference(5)).reshape(labels, height, width).transpose(1, 2, 0)
+    assert same_labels(mean_field(unary, image, params), theirs) >= 0.99
+
+
 def test_as_near_to_the_exact_sum_as_pydensecrf():
     far: dict[str, list[float]] = {"ours": [], "theirs": []}
     same: dict[str, list[float]] = {"ours": [], "theirs": []}
     for params in settings():
         unary, image, _ = three_regions()
-        right = exactly(unary, image, params)
+        right = right_of_three_regions(params)
         found = {
             "ours": mean_field(unary, image, params, engine="numba"),
             "theirs": by_pydensecrf(unary, image, params),

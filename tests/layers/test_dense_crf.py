@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from visionkit.crf import CRFParams, mean_field_exact, unary_from_labels
+from visionkit.crf import CRFParams, mean_field, mean_field_exact, unary_from_labels
 from visionkit.layers.dense_crf import DenseCRF
 from visionkit.layers.gaussian_filters import AllPairs
 from visionkit.layers.permutohedral import Permutohedral
@@ -73,6 +73,17 @@ def test_crf1_lattice_is_near_the_reference(settings: dict[str, Any], iterations
     found = marginals(unary, image, iterations, method="lattice", **settings)
     assert np.abs(found - wanted).max() < 0.08
     assert (found.argmax(-1) == wanted.argmax(-1)).mean() >= 0.99
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS[:2], *OTHER, {**OTHER[2], "self_term": True}])
+def test_the_lattice_is_that_of_the_fast_engine(settings: dict[str, Any]) -> None:
+    """What differs is how far the Gaussian reaches, 5 or 3.5 widths."""
+    unary, image = scene(33, 41, noise=12)
+    for iterations in (1, 5):
+        fast = mean_field(unary, image, CRFParams(iterations=iterations, **settings))
+        found = marginals(unary, image, iterations, method="lattice", **settings)
+        assert np.abs(found - fast).max() < 5e-3
+        assert (found.argmax(-1) == fast.argmax(-1)).mean() > 0.998
 
 
 @pytest.mark.parametrize("settings", [OTHER[2], OTHER[3]])

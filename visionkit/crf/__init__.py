@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from visionkit.crf.engine import ENGINES, FastMeanField, available_engine, mean_field, mean_field_batch
+from visionkit.crf.engine import ENGINES, FastMeanField, available_engine, mean_field, mean_field_batch, must_compile
 from visionkit.crf.exact import mean_field_exact, objective
 from visionkit.crf.params import NORMALIZATIONS, CRFParams
 from visionkit.crf.unary import unary_from_labels, unary_from_probs
@@ -36,6 +36,7 @@ __all__ = [
     "mean_field",
     "mean_field_batch",
     "mean_field_exact",
+    "must_compile",
     "objective",
     "unary_from_labels",
     "unary_from_probs",

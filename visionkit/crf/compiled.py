@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -14,14 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.crf.diagonal import lattice_diagonal, needs_unit_diagonal
 from visionkit.crf.exact import scales
 from visionkit.crf.gaussian import gaussian_arrays
 from visionkit.crf.params import CRFParams
 from visionkit.resources import cache_dir
 
-__all__ = ["CompiledField", "load_kernels"]
+__all__ = ["CompiledField", "kernels_are_kept", "load_kernels"]
 
 KERNELS = ("visionkit.crf.kernels", "visionkit.crf.lattice_kernels")
+SOURCES = ("jitting.py", "vectors.py", "kernels.py", "lattice_kernels.py")
 
 Array = npt.NDArray[np.float32]
 NOTHING = np.zeros(0, np.float32)
@@ -40,12 +47,33 @@ def load_kernels() -> tuple[ModuleType, ModuleType]:
         config: Any = importlib.import_module("numba.core.config")
         before = config.CACHE_DIR
         try:
-            if not before and (folder := cache_dir()) is not None:
-                config.CACHE_DIR = str(folder / "numba")
+            if not before and (folder := _kept()) is not None:
+                config.CACHE_DIR = str(folder)
             update, lattice = (importlib.import_module(name) for name in KERNELS)
             return update, lattice
         finally:
             config.CACHE_DIR = before
+
+
+def kernels_are_kept() -> bool:
+    """Whether the loops lie compiled in the cache folder, or this process has them: else the first CRF takes 10 s."""
+    if KERNELS[0] in sys.modules:
+        return True
+    folder = _kept()
+    return folder is not None and any(folder.glob("*/kernels.update-*.nbc"))
+
+
+def _kept() -> Path | None:
+    """The folder of what was compiled of these very sources: numba itself looks only at the file a loop stands in."""
+    folder = cache_dir()
+    if folder is None:
+        return None
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    with contextlib.suppress(PackageNotFoundError):
+        digest.update(version("numba").encode())
+    return folder / "numba" / digest.hexdigest()[:16]
 
 
 class Crew:
@@ -83,7 +111,7 @@ class Lattice:
     Adams, Baek and Davis, Fast High-Dimensional Filtering Using the Permutohedral Lattice, Eurographics 2010.
     """
 
-    def __init__(self, colours: Array, widths: npt.NDArray[np.float64], crew: Crew) -> None:
+    def __init__(self, colours: Array, widths: npt.NDArray[np.float64], crew: Crew, *, unit_diagonal: bool) -> None:
         self.kernels, building = load_kernels()
         height, width, channels = colours.shape
         axes = channels + 3
@@ -96,6 +124,8 @@ class Lattice:
         for more, (a, b) in zip(rest, ranges[1:], strict=True):
             keys, numbers = building.merge(keys, more)
             building.remap(self.ids, a * width, b * width, numbers)
+        if unit_diagonal:
+            self.weights /= np.sqrt(lattice_diagonal(self.weights))[:, None]
         self.beside = building.neighbours(keys)
         self.rows = len(keys) + 1
         self.gain = 1 / (1 + 2.0 ** -(axes - 1))  # of splat, blur, slice: Adams's code
@@ -129,7 +159,8 @@ class CompiledField:
         if params.bilateral_weight:
             colours = np.array(image, np.float32, order="C")  # writable: a read-only array is another type to numba
             with Crew(self.threads) as crew:
-                self.lattice = Lattice(colours, params.bilateral_widths(colours.shape[2]), crew)
+                widths = params.bilateral_widths(colours.shape[2])
+                self.lattice = Lattice(colours, widths, crew, unit_diagonal=needs_unit_diagonal(params))
                 sums = np.maximum(self.lattice.sums(crew), 1e-20)
             before, after = scales(sums.astype(np.float64), params.normalization)
             if own.size:

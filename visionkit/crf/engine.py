@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,15 @@ from visionkit.crf.exact import mean_field_exact
 from visionkit.crf.params import CRFParams
 from visionkit.crf.unary import check_image, check_initial, check_unary
 
-__all__ = ["ENGINES", "EXACT_PIXELS", "FastMeanField", "available_engine", "mean_field", "mean_field_batch"]
+__all__ = [
+    "ENGINES",
+    "EXACT_PIXELS",
+    "FastMeanField",
+    "available_engine",
+    "mean_field",
+    "mean_field_batch",
+    "must_compile",
+]
 
 Array = npt.NDArray[np.float32]
 Engine = Literal["auto", "numba", "scipy", "exact"]
@@ -82,8 +91,6 @@ class FastMeanField:
         first = check_initial(initial, costs.shape)
         if self._field is not None:
             return np.asarray(self._field.infer(costs, first, count))
-        from dataclasses import replace
-
         return mean_field_exact(costs, self._image, replace(self.params, iterations=count), initial=first)
 
     def _choose(self, engine: Engine) -> Engine:
@@ -91,13 +98,16 @@ class FastMeanField:
             return engine
         if self.size_hw[0] * self.size_hw[1] <= EXACT_PIXELS:
             return "exact"
-        if (found := available_engine()) == "scipy":
-            warnings.warn(
-                "numba is not installed: the dense CRF runs on SciPy, several times slower (pip install numba).",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        return found
+        found = available_engine()
+        trouble = "numba is not installed" if found == "scipy" else _trouble()
+        if not trouble:
+            return found
+        warnings.warn(
+            f"{trouble}: the dense CRF runs on SciPy, 10 to 20 times slower (pip install numba).",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return "scipy"
 
     def _make(self, threads: int | None) -> Any:
         if self.engine == "exact":
@@ -109,6 +119,24 @@ class FastMeanField:
         from visionkit.crf.compiled import CompiledField
 
         return CompiledField(self._image, self.params, threads)
+
+
+def _trouble() -> str:
+    """Why numba, though installed, cannot be used: it refuses a NumPy newer than it knows. Empty where it can."""
+    from visionkit.crf.compiled import load_kernels
+
+    try:
+        load_kernels()
+    except ImportError as problem:
+        return f"numba cannot be imported ({str(problem).splitlines()[0]})"
+    return ""
+
+
+def must_compile() -> bool:
+    """Whether the first CRF of more than 1,024 pixels will compile its loops, 10 s of once on a machine."""
+    from visionkit.crf.compiled import kernels_are_kept
+
+    return available_engine() == "numba" and not kernels_are_kept()
 
 
 def mean_field(

@@ -40,6 +40,14 @@ def _find(table, keys, row, d):
 
 
 @inlined
+def _copy(target, at, source, first, rows):
+    """target[at : at + rows] = source[first : first + rows], in loops: numba's own assignment compiles for seconds."""
+    for row in range(rows):
+        for k in range(source.shape[1]):
+            target[at + row, k] = source[first + row, k]
+
+
+@inlined
 def _rehashed(table, keys, count, d):
     bigger = np.full(table.size * 2, np.int32(-1), np.int32)
     for row in range(count):
@@ -140,7 +148,7 @@ def embed(colours, widths, row0, row1, ids, weights):
                 continue
             if count + d + 2 > keys.shape[0]:
                 more = np.empty((2 * keys.shape[0], d), np.int32)
-                more[:count] = keys[:count]
+                _copy(more, 0, keys, 0, count)
                 keys = more
             for r in range(d + 1):
                 for k in range(d):
@@ -152,8 +160,9 @@ def embed(colours, widths, row0, row1, ids, weights):
                 ids[pixel, r] = table[slot]
                 if 2 * count > table.size:
                     table = _rehashed(table, keys, count, d)
-            seen[place] = simplex
-            seen_ids[place] = ids[pixel]
+            for j in range(2 * d + 2):
+                seen[place, j] = simplex[j]
+            _copy(seen_ids, place, ids, pixel, 1)
     return keys[:count].copy()
 
 
@@ -162,7 +171,7 @@ def merge(keys, more):
     """Both sets of vertices as one: keys (M, d), and for those of `more` their numbers int32 in it."""
     d, count = keys.shape[1], keys.shape[0]
     every = np.empty((count + more.shape[0] + 1, d), np.int32)
-    every[:count] = keys
+    _copy(every, 0, keys, 0, count)
     size = 4096
     while size < 2 * every.shape[0]:
         size *= 2
@@ -171,7 +180,7 @@ def merge(keys, more):
         table[_find(table, every, row, d)] = row
     numbers = np.empty(more.shape[0], np.int32)
     for row in range(more.shape[0]):
-        every[count] = more[row]
+        _copy(every, count, more, row, 1)
         slot = _find(table, every, count, d)
         if table[slot] < 0:
             table[slot] = count
@@ -196,7 +205,7 @@ def neighbours(keys):
     while size < 2 * count:
         size *= 2
     every = np.empty((count + 1, d), np.int32)
-    every[:count] = keys
+    _copy(every, 0, keys, 0, count)
     table = np.full(size, np.int32(-1), np.int32)
     for row in range(count):
         table[_find(table, every, row, d)] = row

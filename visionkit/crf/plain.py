@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.crf.diagonal import lattice_diagonal, needs_unit_diagonal
 from visionkit.crf.exact import scales
 from visionkit.crf.gaussian import gaussian_taps
 from visionkit.crf.params import CRFParams
@@ -132,6 +133,8 @@ def _bilateral(image: npt.NDArray[Any], params: CRFParams) -> Callable[[Array], 
     grid = np.indices((height, width))[::-1].reshape(2, -1).T
     features = np.hstack([grid, image.reshape(-1, channels)]) / params.bilateral_widths(channels)
     ids, weights, keys = embed(features)
+    if needs_unit_diagonal(params):
+        weights /= np.sqrt(lattice_diagonal(weights))[:, None]
     beside = neighbours(keys)
     starts = np.arange(0, ids.size + 1, ids.shape[1])
     onto = csr_matrix((weights.ravel(), ids.ravel(), starts), shape=(len(ids), len(keys)))
