@@ -10,6 +10,7 @@ import click
 from visionkit.cli.text import clean, examples
 from visionkit.cli.train_classify import classify
 from visionkit.cli.train_composites import composites
+from visionkit.cli.train_detect import detect
 from visionkit.cli.train_segment import segment
 from visionkit.errors import InputError, OutputError
 
@@ -19,6 +20,7 @@ __all__ = ["command"]
 @click.group(
     epilog=examples(
         "visionkit train classify --data photos/ --out runs/my_classifier",
+        "visionkit train detect --data boxes/ --out runs/my_detector",
         "visionkit train segment --data street/ --out runs/my_segmenter",
         "visionkit train siamese --out runs/my_tracker --steps 2000",
     )
@@ -86,4 +88,5 @@ def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
 
 command.add_command(classify)
 command.add_command(composites)
+command.add_command(detect)
 command.add_command(segment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -73,6 +74,9 @@ class FitOptions:
         learning_rate: at its highest, after a linear warm-up of `warmup` epochs.
         schedule: `cosine`, half of one down to a hundredth; or `poly`, (1 - t) ** 0.9 (Chen et al., DeepLab, TPAMI
             2017, section 4.1.2).
+        average: share of the old in a running mean of the weights, which is what is measured and kept in the place of
+            the weights themselves (Polyak, Juditsky, Acceleration of stochastic approximation by averaging, 1992); 0
+            keeps them.
         smoothing: of the labels (Szegedy et al., Rethinking the Inception architecture, CVPR 2016, section 7).
     """
 
@@ -84,6 +88,7 @@ class FitOptions:
     smoothing: float = 0.1
     warmup: int = 3
     schedule: str = "cosine"
+    average: float = 0.0
 
 
 @dataclass
@@ -219,7 +224,10 @@ def _schedule(options: FitOptions, steps: int) -> Any:
 
 def _compiled(network: keras.Model, goal: Goal, options: FitOptions, steps: int) -> keras.Model:
     """A model over the same layers that owns the optimizer, so that weights are saved without it."""
-    optimizer = keras.optimizers.AdamW(_schedule(options, steps), weight_decay=options.weight_decay, clipnorm=5.0)
+    mean: dict[str, Any] = {"use_ema": True, "ema_momentum": options.average} if options.average else {}
+    optimizer = keras.optimizers.AdamW(
+        _schedule(options, steps), weight_decay=options.weight_decay, clipnorm=5.0, **mean
+    )
     no_decay = ("bias", "gamma", "beta")
     optimizer.exclude_from_weight_decay(var_names=list(no_decay))
     trainer = keras.Model(network.input, network.output, name="trainer")
@@ -273,21 +281,38 @@ def _close_epoch(
     """The row of the epoch that has just ended; its weights are kept if it is the best."""
     started = time.monotonic()
     rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
-    scores = goal.scores(trainer.predict_on_batch)
-    row = {
-        "epoch": len(state.history) + 1,
-        "loss": round(state.sums["loss"] / steps, 6),
-        "accuracy": round(state.sums["right"] / steps, 6),
-        **{key: round(value, 6) for key, value in scores.items()},
-        "learning_rate": rate,
-        "seconds": round(state.sums["seconds"] + time.monotonic() - started, 3),
-    }
-    state.history.append(row)
-    state.sums = {"loss": 0.0, "right": 0.0, "seconds": 0.0}
-    if state.best is None or goal.rank(row) > goal.rank(state.best):
-        state.best = row
-        _save_whole(network, out / BEST)
+    with _averaged(trainer):
+        scores = goal.scores(trainer.predict_on_batch)
+        row = {
+            "epoch": len(state.history) + 1,
+            "loss": round(state.sums["loss"] / steps, 6),
+            "accuracy": round(state.sums["right"] / steps, 6),
+            **{key: round(value, 6) for key, value in scores.items()},
+            "learning_rate": rate,
+            "seconds": round(state.sums["seconds"] + time.monotonic() - started, 3),
+        }
+        state.history.append(row)
+        state.sums = {"loss": 0.0, "right": 0.0, "seconds": 0.0}
+        if state.best is None or goal.rank(row) > goal.rank(state.best):
+            state.best = row
+            _save_whole(network, out / BEST)
     return row
+
+
+@contextlib.contextmanager
+def _averaged(trainer: keras.Model) -> Iterator[None]:
+    """Within, the network has the running mean of its weights, if the optimizer keeps one."""
+    if not trainer.optimizer.use_ema:
+        yield
+        return
+    variables = trainer.trainable_variables
+    now = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    trainer.optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, now, strict=True):
+            variable.assign(value)
 
 
 def _save(trainer: keras.Model, state: FitResult, out: Path, told: dict[str, Any]) -> None:
@@ -337,6 +362,7 @@ def _resume(trainer: keras.Model, out: Path, told: dict[str, Any]) -> FitResult:
         return FitResult()
     then = table["settings"]
     now = json.loads(json.dumps(told))
+    then.setdefault("average", 0.0)  # trainings of before there was one
     differing = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
     if differing:
         told_apart = ", ".join(f"{key} {_short(then.get(key))} then, {_short(now.get(key))} now" for key in differing)

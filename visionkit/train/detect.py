@@ -1,0 +1,282 @@
+"""A detector from a data set of images and boxes: data, split, network and loop. Any Keras backend."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from visionkit.errors import InputError, ModelError, UsageError
+from visionkit.io import write_json
+from visionkit.runtime.keras_net import has_gpu
+from visionkit.tasks.input_rule import InputRule
+from visionkit.train.class_folders import Problem
+from visionkit.train.classify import policy
+from visionkit.train.detect_augment import DetectAugmentation
+from visionkit.train.detect_goal import DetectGoal, Learner
+from visionkit.train.detection_folders import DetectionSample, read_detection_folders
+from visionkit.train.detection_images import CheckedDetections, DetectBatches, DetectMaterial, check_detections
+from visionkit.train.fit import FitOptions, FitResult, fit
+from visionkit.weights import Card, load_card
+
+__all__ = ["DetectPlan", "DetectTraining", "train_detector"]
+
+STANDARD = FitOptions(epochs=60, learning_rate=1.5e-3, smoothing=0.0)
+SIZE = (320, 320)
+MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class DetectPlan:
+    """What to train, on what, how.
+
+    Args:
+        data: folder or annotation file of images and boxes (`read_detection_folders`); `images`, where the images lie
+            if not there; `layout` and `classes` as there.
+        out: folder of the training, which becomes the model's.
+        network: a function of `visionkit.nets`, with keyword arguments `args`.
+        source: name or folder of a card to start from: weights of layers with the same name and shape, its input rule,
+            and its network where `network` is None.
+        size_hw: of the network's input; without, the source's or 320x320.
+        resize: `stretch` or `letterbox`; without, the source's or `stretch`.
+        val: fraction that chooses the epoch, where the data is not split itself.
+        repeats: how often an epoch shows each image.
+    """
+
+    data: Path
+    out: Path
+    images: Path | None = None
+    layout: str | None = None
+    classes: tuple[str, ...] | None = None
+    network: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    size_hw: tuple[int, int] | None = None
+    resize: str | None = None
+    val: float = 0.2
+    batch: int = 8
+    repeats: int = 1
+    workers: int = 1
+    augmentation: DetectAugmentation = field(default_factory=DetectAugmentation)
+    options: FitOptions = STANDARD
+
+
+@dataclass
+class DetectTraining:
+    """A training that has ended or was interrupted.
+
+    Args:
+        table: the card of the model, without weights and metrics, as a TOML table.
+        goal: holds the validation samples and answers about them, with the best weights.
+    """
+
+    learner: Learner
+    table: dict[str, Any]
+    material: DetectMaterial
+    learnt: list[DetectionSample]
+    problems: list[Problem]
+    goal: DetectGoal
+    result: FitResult
+
+
+def train_detector(
+    plan: DetectPlan,
+    *,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> DetectTraining:
+    """Train as planned, or go on with what `plan.out` holds. Writes `split.json` and checkpoints there.
+
+    On a GPU the arithmetic is mixed precision, on a CPU never.
+
+    Args:
+        report: is given a row of numbers after each epoch; `tell` lines about data and network.
+        should_stop: asked after every step; true saves and returns.
+
+    Raises:
+        InputError: the data holds no images with boxes, or not enough.
+        ModelError: the card to start from does not fit; `training-diverged`.
+        UsageError: `plan.out` holds another training; the network does not take the arguments.
+    """
+    folders = read_detection_folders(plan.data, images=plan.images, layout=plan.layout, classes=plan.classes)
+    if not folders.classes:
+        raise InputError("no-boxes", f"{plan.data} has images but no box with a class; there is nothing to learn.")
+    source = None if plan.source is None else _source(plan.source)
+    material = DetectMaterial()
+    checked = check_detections(folders, material)
+    learn, held = _split(plan, folders.parts, checked)
+    table = _card_table(plan, source, folders.classes)
+    rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
+    told = f"{len(learn)} images with {sum(map(len, learn))} boxes to learn from, {len(held)} to choose the epoch on"
+    tell(f"{len(folders.classes)} classes, {told}.")
+    precision = "mixed_float16" if has_gpu() else "float32"
+    with policy(precision):
+        keras.utils.set_random_seed(plan.options.seed)
+        learner = _learner(table, len(folders.classes) + 1)
+        if source is not None:
+            _start_from(learner.network, source, tell)
+        count = learner.network.count_params()
+        tell(f"{table['network']}, {count:,} parameters, {keras.backend.backend()}, {precision}")
+        batches = DetectBatches(
+            material,
+            learn,
+            rule,
+            plan.augmentation,
+            learner.targets,
+            batch=plan.batch,
+            seed=plan.options.seed,
+            repeats=plan.repeats,
+            workers=plan.workers,
+        )
+        goal = DetectGoal(learner, material, held, rule=rule, classes=len(folders.classes), batch=plan.batch)
+        plan.out.mkdir(parents=True, exist_ok=True)
+        names = {"train": [sample.name for sample in learn], "val": [sample.name for sample in held]}
+        write_json(plan.out / "split.json", {"classes": list(folders.classes), **names}, overwrite=True)
+        result = fit(
+            learner.joined,
+            batches,
+            goal,
+            out=plan.out,
+            options=plan.options,
+            facts=_facts(plan, table, (learn, held), checked, source),
+            report=report,
+            should_stop=should_stop,
+        )
+    return DetectTraining(learner, table, material, learn, checked.problems, goal, result)
+
+
+def _source(name: str) -> Card:
+    card = load_card(name)
+    if card.task not in ("detect", "classify"):
+        raise ModelError("model-unfit", f"{card.name} is a model to {card.task}; start from one to detect or classify.")
+    return card
+
+
+def _split(
+    plan: DetectPlan, parts: Mapping[str, str], checked: CheckedDetections
+) -> tuple[list[DetectionSample], list[DetectionSample]]:
+    """Samples to learn from and to choose the epoch on: as the data is split, or at random by the seed."""
+    named = [(sample, parts.get(sample.name, "train")) for sample in checked.samples]
+    learn = [sample for sample, part in named if part == "train"]
+    held = [sample for sample, part in named if part == "val"]
+    if not held:
+        count = max(1, round(len(learn) * plan.val))
+        chosen = set(np.random.default_rng(plan.options.seed).permutation(len(learn))[:count].tolist())
+        held = [sample for k, sample in enumerate(learn) if k in chosen]
+        learn = [sample for k, sample in enumerate(learn) if k not in chosen]
+    if not learn or not held or not any(map(len, learn)):
+        raise InputError("split-invalid", "There must be boxes to learn from and an image to choose the epoch on.")
+    same = {checked.digests[sample.name] for sample in learn}
+    for sample in held:
+        if checked.digests[sample.name] in same:
+            checked.problems.append(
+                Problem("leak", sample.name, "(val) is the same as an image to learn from: scores will be too good")
+            )
+    return learn, held
+
+
+def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The new model's card: what of the source it keeps, and its own classes."""
+    network = plan.network or (source.network if source is not None and source.task == "detect" else "ssdlite")
+    same = source is not None and network == source.network
+    args = {k: v for k, v in source.args.items() if k not in ("classes", "size_hw")} if source and same else {}
+    rule = {**source.input} if source is not None else {"size_hw": list(SIZE), "resize": "stretch", "preset": "tf"}
+    rule.pop("resize_size", None)
+    if plan.size_hw is not None:
+        rule |= {"size_hw": list(plan.size_hw)}
+    rule["resize"] = plan.resize or ("stretch" if rule["resize"] == "shortest_side" else rule["resize"])
+    return {
+        "task": "detect",
+        "network": network,
+        "licence": "NONE",
+        "labels": list(classes),
+        "args": {**args, **plan.args},
+        "input": rule,
+    }
+
+
+def _learner(table: Mapping[str, Any], classes: int) -> Learner:
+    """The network of a card, ready to learn."""
+    from visionkit.train.detect_ssd import SSDLearner
+
+    name, size_hw = table["network"], tuple(table["input"]["size_hw"])
+    arguments = {**table["args"], "classes": classes, "size_hw": size_hw}
+    network = _build(name, arguments)
+    outputs = network.output if isinstance(network.output, dict) else {}
+    if set(outputs) != {"class_logits", "box_deltas"} or len(outputs["box_deltas"].shape) != 3:
+        raise UsageError("unknown-network", f"{name} is no detector that VisionKit trains.")
+    return SSDLearner(network, arguments)
+
+
+def _build(name: str, arguments: Mapping[str, Any]) -> keras.Model:
+    function = getattr(importlib.import_module("visionkit.nets"), name, None)
+    if function is None or "classes" not in inspect.signature(function).parameters:
+        raise UsageError("unknown-network", f"visionkit.nets has no network {name!r} that detects.")
+    try:
+        model: keras.Model = function(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UsageError("network-arguments", f"{name} does not take {dict(arguments)}: {error}") from error
+    return model
+
+
+def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None]) -> None:
+    """Put the source's weights into every layer that has its name and shape."""
+    from visionkit.weights.loading import load_weights
+
+    classes = {} if "classes" in source.args or not source.labels else {"classes": len(source.labels)}
+    size = {"size_hw": tuple(source.input["size_hw"])}
+    original = _build(source.network, {**source.args, **classes, **size})
+    load_weights(original, source)
+    there = {_plain(layer.name): layer.get_weights() for layer in original.layers if layer.weights}
+    taken, new = 0, []
+    for layer in (layer for layer in network.layers if layer.weights):
+        weights = there.get(_plain(layer.name), [])
+        if weights and [w.shape for w in weights] == [tuple(w.shape) for w in layer.weights]:
+            layer.set_weights(weights)
+            taken += 1
+        else:
+            new.append(layer.name)
+    if not taken:
+        raise ModelError("model-unfit", f"No layer of {source.name} has the name and shape of one of this network.")
+    tell(f"{taken} layers start from {source.name}; new: {', '.join(new[:6])}{', …' if len(new) > 6 else ''}.")
+
+
+def _plain(name: str) -> str:
+    """A layer's name without what tells a backbone from a classifier in torchvision's names."""
+    return name.removeprefix("backbone.").removeprefix("body.").removeprefix("features.")
+
+
+def _facts(
+    plan: DetectPlan,
+    table: Mapping[str, Any],
+    parts: tuple[list[DetectionSample], list[DetectionSample]],
+    checked: CheckedDetections,
+    source: Card | None,
+) -> dict[str, Any]:
+    """What makes a training itself besides the loop's options; images and boxes count by what is in them."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps([[sample.name, checked.digests[sample.name]] for sample in part]).encode())
+        for sample in part:
+            for array in (sample.xyxy, sample.class_id, sample.difficult, sample.crowd):
+                digest.update(array.tobytes())
+    return {
+        "network": table["network"],
+        "args": dict(table["args"]),
+        "input": dict(table["input"]),
+        "classes": list(table["labels"]),
+        "from": None if source is None else [source.name, *(entry.sha256 for entry in source.weights[:1])],
+        "images": digest.hexdigest()[:16],
+        "batch": plan.batch,
+        "repeats": plan.repeats,
+        "augment": asdict(plan.augmentation),
+    }
