@@ -13,14 +13,22 @@ from visionkit.nets.deeplab import (
     fcn_resnet50,
     fcn_resnet101,
 )
+from visionkit.nets.fasterrcnn import (
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_mobilenet_v3_large_fpn,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+)
 from visionkit.nets.fcn import fcn
 from visionkit.nets.fcn_vgg import fcn8s_vgg16, fcn16s_vgg16, fcn32s_vgg16
 from visionkit.nets.googlenet import googlenet
 from visionkit.nets.inception_v3 import inception_v3
 from visionkit.nets.lenet import lenet5
 from visionkit.nets.lraspp import lraspp_mobilenet_v3_large
+from visionkit.nets.maskrcnn import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from visionkit.nets.mobilenet_v2 import mobilenet_v2
 from visionkit.nets.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from visionkit.nets.rcnn import RCNNParts, rcnn_parts
 from visionkit.nets.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from visionkit.nets.siambox import siambox, siambox_exemplar, siambox_search
 from visionkit.nets.siamfc import siamfc, siamfc_branch, siamfc_exemplar, siamfc_search
@@ -29,12 +37,17 @@ from visionkit.nets.unet import unet
 from visionkit.nets.vgg import vgg16, vgg19
 
 __all__ = [
+    "RCNNParts",
     "alexnet",
     "alexnet_2012",
     "deeplabv3_mobilenet_v3_large",
     "deeplabv3_resnet50",
     "deeplabv3_resnet101",
     "equals_crops",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
     "fcn",
     "fcn8s_vgg16",
     "fcn16s_vgg16",
@@ -46,9 +59,12 @@ __all__ = [
     "inception_v3",
     "lenet5",
     "lraspp_mobilenet_v3_large",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
+    "rcnn_parts",
     "resnet",
     "resnet18",
     "resnet34",

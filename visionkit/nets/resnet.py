@@ -89,7 +89,9 @@ def resnet(
     return keras.Model(image, classifier_head(x, classes), name=name)
 
 
-def resnet_stages(x: Any, network: str, *, dilated: tuple[bool, ...] = (), prefix: str = "") -> list[Any]:
+def resnet_stages(
+    x: Any, network: str, *, dilated: tuple[bool, ...] = (), prefix: str = "", epsilon: float = 1e-5
+) -> list[Any]:
     """The maps behind each of the four stages of `network`, for heads that need more than the last one.
 
     A stage that is dilated keeps the map's size where the others halve it, and spreads its 3x3 windows by what is not
@@ -100,6 +102,7 @@ def resnet_stages(x: Any, network: str, *, dilated: tuple[bool, ...] = (), prefi
         network: one of `NETWORKS` of bottleneck blocks, if there is a dilated stage.
         dilated: whether each of the four stages is; empty for none.
         prefix: what all names of layers begin with, such as `backbone.`.
+        epsilon: of every normalisation.
 
     Raises:
         ValueError: an unknown network, or one of basic blocks that is to be dilated.
@@ -108,7 +111,7 @@ def resnet_stages(x: Any, network: str, *, dilated: tuple[bool, ...] = (), prefi
     block, depths = NETWORKS[network]
     if any(dilated) and block == "basic":
         raise ValueError(f"`dilated` is for bottleneck blocks, as in torchvision. Received: network={network!r}.")
-    rules = LAYOUTS["v1.5"]
+    rules = LAYOUTS["v1.5"]._replace(epsilon=epsilon)
     return _stages(_stem(x, 64, "imagenet", rules, prefix), _Stages(block, depths, 64, rules, dilated, prefix))
 
 
