@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visionkit.cli.eval_classify import classify
+from visionkit.cli.eval_detect import detect
 from visionkit.cli.eval_segment import segment
 from visionkit.cli.options import model_options
 from visionkit.cli.text import emit, emit_json, examples, table
@@ -22,6 +23,7 @@ __all__ = ["command"]
 @click.group(
     epilog=examples(
         "visionkit eval classify --model sign_digits --data photos/",
+        "visionkit eval detect --model runs/my_detector --data VOC/ --part test",
         "visionkit eval segment --model runs/my_segmenter --data street/ --crf",
         "visionkit eval track --data sequences/",
     )
@@ -90,4 +92,5 @@ def _rows(results: dict[str, list[Score]]) -> list[list[str]]:
 
 
 command.add_command(classify)
+command.add_command(detect)
 command.add_command(segment)

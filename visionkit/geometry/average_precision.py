@@ -105,7 +105,7 @@ def average_precision(curve: PrecisionRecall, *, method: str = "all-point") -> f
     Args:
         method: `all-point`, the area under the precision that only falls (VOC since 2010); `11-point`, the mean of the
             best precision at a recall of at least 0, 0.1 … 1 (VOC until 2009); `101-point`, the same at 0, 0.01 … 1
-            (COCO).
+            (COCO). The levels are the floats that both have: 0.6 is a little above 9 / 15, which does not reach it.
     """
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}.")
@@ -119,7 +119,7 @@ def average_precision(curve: PrecisionRecall, *, method: str = "all-point") -> f
         return float((steps * falling).sum())
     points = 11 if method == "11-point" else 101
     levels = np.linspace(0, 1, points)
-    places = np.searchsorted(curve.recall, levels - 1e-12, side="left")
+    places = np.searchsorted(curve.recall, levels, side="left")
     best = np.where(places < len(falling), falling[np.minimum(places, len(falling) - 1)], 0.0)
     return float(best.mean())
 

@@ -8,7 +8,6 @@ the same boxes in the four formats are then the same boxes.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ import numpy.typing as npt
 from visionkit.errors import InputError
 from visionkit.io import printable_name, safe_text
 from visionkit.io.image_header import HeaderError, read_header
-from visionkit.io.images import listing
 from visionkit.io.paths import unreadable
 from visionkit.io.probe import HEAD_BYTES, sniff
 from visionkit.train.class_folders import Problem, natural_key
@@ -108,7 +106,7 @@ def read_detection_folders(
     if not root.exists():
         raise InputError("input-missing", f"{printable_name(root)} does not exist. Check the path.")
     for name in LAYOUTS if layout is None else (layout,):
-        raw = _reader(name)(root, Finding(classes))
+        raw = _reader(name)(root, Finding(classes, images))
         if raw is not None and raw.images:
             return _assemble(raw, root, images, classes, name)
         if raw is not None and raw.problems:
@@ -249,18 +247,3 @@ def _size(path: Path) -> tuple[int, int]:
         raise InputError("input-undecodable", f"{shown}: {error}.") from None
     size = (header.height, header.width)
     return (size[1], size[0]) if header.orientation >= 5 else size
-
-
-def with_samples(folders: DetectionFolders, samples: Sequence[DetectionSample]) -> DetectionFolders:
-    """The same data with some of its samples only."""
-    return dataclasses.replace(folders, samples=tuple(samples))
-
-
-def image_names(folder: Path) -> list[str]:
-    """Printable names of the images of a folder; none where it has none."""
-    try:
-        return [entry.name for entry in listing(folder)]
-    except InputError as error:
-        if error.slug not in ("no-images", "input-missing"):
-            raise
-        return []

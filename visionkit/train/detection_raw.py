@@ -25,9 +25,10 @@ IMAGE_FOLDERS = ("JPEGImages", "images", "image", "imgs", "img", "data")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the caller already knows: class names in the order of their ids, or None."""
+    """What the caller already knows: class names in the order of their ids, and where the images lie; or None."""
 
     classes: Sequence[str] | None = None
+    images: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
