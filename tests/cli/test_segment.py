@@ -112,6 +112,18 @@ def test_both_vocabularies_of_the_crf_are_the_same_options(card, here):
     assert a["bilateral_weight"] == 4
 
 
+def test_a_video_tells_its_flicker_and_whether_its_crf_has_a_memory(card, here):
+    clip = small_clip(here / "small.mp4")
+    crf = ["--crf", "--crf-iterations", "1", "--no-video"]
+    for name, args in {"plain": ["--no-video"], "warm": crf, "cold": [*crf, "--no-crf-video"]}.items():
+        assert segment(clip, card, *args, "--out", name) == 0
+    told = {n: json.loads((here / n / "run.json").read_text()) for n in ("plain", "warm", "cold")}
+    flicker = {name: manifest["summary"]["segment"]["flicker"] for name, manifest in told.items()}
+    assert flicker["warm"]["before_crf"] == flicker["cold"]["before_crf"] == flicker["plain"]["classes"]
+    assert all(0 <= found["classes"] <= 1 and found["pairs"] == 3 for found in flicker.values())
+    assert [told[n]["settings"]["segment"]["crf_over_time"] for n in told] == [False, True, False]
+
+
 def test_images_of_several_sizes_and_large_ones_in_tiles(card, here):
     (here / "pictures").mkdir()
     for name, size_hw in {"a": (48, 80), "b": (90, 41), "c": (1, 1)}.items():
@@ -153,6 +165,7 @@ def test_labels_of_any_kind_leave_json_pictures_and_terminal_alone(clip, here, c
     [
         (["--crf-iterations", "3"], "crf-needed"),
         (["--srgb", "3"], "crf-needed"),
+        (["--no-crf-video"], "crf-needed"),
         (["--scales", "1"], "tta-needed"),
         (["--tta", "--scales", "1,x"], "usage"),
         (["--crf", "--sxy", "0"], "usage"),

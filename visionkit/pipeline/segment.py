@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError
+from visionkit.pipeline.over_time import Continuity, FlickerMeter, flicker_size
 from visionkit.pipeline.stage import Item, Stage
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ENTROPY", "SegmentStage"]
 
 ENTROPY = "entropy"  # the key of an item's map of entropy in its results
-SCORES = "scores"
+SCORES, NETWORK = "scores", "labels before the crf"  # keys of what `process` leaves for `settle`
 ENTROPY_DIGITS = 4
 MOST_CLASSES = 256  # of a mask of 8 bits
 
@@ -32,7 +33,9 @@ class SegmentStage(Stage):
         segmenter: a segmenter, which stays the caller's to close; or a function that makes one, called when the source
             and the outputs have proved good, and then closed by the stage.
         entropy: whether the entropy is computed.
-        warm: on a video, whether a CRF starts from the marginals of the frame before, carried along by the motion.
+        warm: on a video, whether a CRF starts from the marginals of the frame before, carried along by the motion. Not
+            behind lost, failed and damaged frames, nor behind a cut.
+        flicker: on a video, whether the flicker of its labels is measured (`summary`).
         workers: threads that make inputs and wait for the network; None is one more than it has instances.
     """
 
@@ -42,6 +45,7 @@ class SegmentStage(Stage):
         *,
         entropy: bool = False,
         warm: bool = True,
+        flicker: bool = True,
         workers: int | None = None,
     ) -> None:
         from visionkit.tasks import Segmenter
@@ -51,6 +55,9 @@ class SegmentStage(Stage):
         self._given, self._entropy, self._warm, self._workers = segmenter, entropy, warm, workers
         self._segmenter: Segmenter | None = None
         self._video: Any = None
+        self._flicker = FlickerMeter() if flicker else None
+        self._follows = Continuity()
+        self._started = False  # there is a frame to go on from
         self._size_hw = (0, 0)
 
     @property
@@ -72,33 +79,60 @@ class SegmentStage(Stage):
         self._size_hw = first.size_hw
         segmenter.prepare(first.size_hw)
         self.workers = self._workers or segmenter.instances + 1
-        if segmenter.refiner is not None and self._warm and first.pts_ms is not None:
+        if first.pts_ms is None:  # images
+            self._flicker = None
+        elif segmenter.refiner is not None and self._warm:
             self._video = segmenter.refiner.video()
 
     def process(self, items: Sequence[Item]) -> None:
         """The network, and all that needs no other frame."""
+        from visionkit.tasks.score_maps import Scores
+
         segmenter = self._ready()
         for item in items:
             scores = segmenter.scores(item.frame.image)
             if self._entropy:
                 item.results[ENTROPY] = found = scores.entropy()
                 item.fields[ENTROPY] = round(float(found.mean()), ENTROPY_DIGITS)
+            if self._flicker is not None and segmenter.refiner is not None:
+                item.results[NETWORK] = Scores(scores.maps, flicker_size(scores.size_hw)).labels()
             if self._video is None:
                 item.results[self.name] = segmenter.answer(scores, item.frame.image)
             else:
                 item.results[SCORES] = scores
 
     def settle(self, items: Sequence[Item]) -> None:
-        """The CRF that starts from the frame before."""
-        if self._video is None:
+        """What needs the frame before: the CRF that starts from it, and the flicker."""
+        if self._video is None and self._flicker is None:
             return
         segmenter = self._ready()
         for item in items:
+            follows, image = self._follows(item.frame), item.frame.image
             scores: Scores | None = item.results.pop(SCORES, None)
-            if scores is None:  # it failed: what comes behind it starts afresh
-                self._video.reset()
+            network = item.results.pop(NETWORK, None)
+            if item.error is not None:  # what comes behind it starts afresh
+                self._forget()
                 continue
-            item.results[self.name] = segmenter.refined(self._video(scores.probs(), item.frame.image))
+            if not follows and self._started:
+                self._forget()
+            self._started = True
+            if scores is not None:
+                item.results[self.name] = segmenter.refined(self._video(scores.probs(), image))
+            if self._flicker is not None:
+                maps = {"classes": item.results[self.name].class_map}
+                self._flicker(image, maps if network is None else {**maps, "before_crf": network})
+
+    def _forget(self) -> None:
+        self._started = False
+        if self._video is not None:
+            self._video.reset()
+        if self._flicker is not None:
+            self._flicker.cut()
+
+    def summary(self) -> dict[str, Any] | None:
+        """The mean flicker index of a video's classes, and of those before the CRF where there is one."""
+        found = None if self._flicker is None else self._flicker.summary()
+        return None if found is None else {"flicker": found}
 
     def describe(self) -> dict[str, Any] | None:
         """What the segmenter says about its model."""

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from visionkit.crf import CRFParams
+    from visionkit.crf import CRFParams, VideoCRF
 
-__all__ = ["MAX_CRF_PIXELS", "Refiner"]
+__all__ = ["MAX_CRF_PIXELS", "Refiner", "VideoRefiner", "warm_iterations"]
 
 Floats = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 MAX_CRF_PIXELS = 1 << 21  # 1920 x 1080 and a little
+WARM_SHARE = 0.4  # of the updates, where the start is the frame before
 
 
 class Refiner:
@@ -42,9 +43,9 @@ class Refiner:
         found = mean_field(unary_from_probs(small), colors, params, threads=self.threads)
         return self.enlarged(found, probs.shape)
 
-    def video(self) -> Any:
-        """The same over the frames of a video in order, each starting from the one before; None where it cannot."""
-        return None
+    def video(self) -> VideoRefiner:
+        """The same over the frames of a video in order, each starting from the one before."""
+        return VideoRefiner(self)
 
     def inputs(self, probs: Floats, image: Image) -> tuple[Floats, Image, CRFParams]:
         """Probabilities, image in RGB and parameters at the size the CRF works at."""
@@ -70,6 +71,46 @@ class Refiner:
     def settings(self, size_hw: Size) -> dict[str, Any]:
         """The parameters, and the size, for a run's manifest."""
         return {**dataclasses.asdict(self.params), "size_hw": list(self.size_of(size_hw))}
+
+
+class VideoRefiner:
+    """A refiner called with one frame of a video after the other; each starts from the marginals of the one before.
+
+    They are carried along by optical flow (`visionkit.crf.VideoCRF`), so that two fifths of the updates do. A frame
+    behind a cut, a change of size or a `reset` gets all of them and starts from its own probabilities.
+    """
+
+    def __init__(self, refiner: Refiner) -> None:
+        self._refiner = refiner
+        self._field: VideoCRF | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def __call__(self, probs: Floats, image: Image) -> Floats:
+        """Marginals float32 (H, W, L) of the next frame's probabilities (H, W, L) and image uint8 (H, W, 3) BGR."""
+        from visionkit.crf import VideoCRF, unary_from_probs
+
+        small, colors, params = self._refiner.inputs(probs, image)
+        if self._field is None or self._shape != image.shape:  # the parameters go with the size
+            updates = warm_iterations(params.iterations)
+            self._field = VideoCRF(params, warm_iterations=updates, threads=self._refiner.threads)
+            self._shape = image.shape
+        # RGB, for `theta_beta` may be one number a channel; to optical flow either order is grey.
+        return self._refiner.enlarged(self._field(unary_from_probs(small), colors), probs.shape)
+
+    @property
+    def warm(self) -> bool:
+        """Whether the last frame started from the one before it."""
+        return self._field is not None and self._field.warm
+
+    def reset(self) -> None:
+        """Forget the last frame: the next one is the first of something else."""
+        if self._field is not None:
+            self._field.reset()
+
+
+def warm_iterations(iterations: int) -> int:
+    """Updates of a frame that follows another, of a CRF that makes so many for a single image."""
+    return math.ceil(WARM_SHARE * iterations)
 
 
 def resized(planes: Floats, size_hw: Size, how: int) -> Floats:
