@@ -117,3 +117,19 @@ def test_skin_gets_darker_and_paler_but_never_bluer_than_red() -> None:
     assert (tones[:, 2] >= tones[:, 0]).all()
     assert tones.mean(axis=1).min() < 110
     assert np.ptp(tones.mean(axis=1)) > 50
+
+
+def test_more_variety_reaches_dark_skin_and_keeps_masks_true() -> None:
+    skin = np.full((4, 5, 3), (120, 150, 190), np.uint8)
+    usual, wide = (
+        [int(skin_tone(skin, np.random.default_rng(seed), vary).mean()) for seed in range(60)] for vary in (1.0, 2.0)
+    )
+    assert min(wide) < 75 < min(usual)
+    compositor = Compositor([[green_hand()]], [[np.full((50, 60, 3), 90, np.uint8)]], (48, 64), empty=0.0, vary=2.0)
+    greener = []
+    for seed in range(12):
+        picture, mask = compositor(np.random.default_rng(seed))
+        if mask.any() and (mask == 0).any():
+            greenness = picture[..., 1].astype(float) - np.maximum(picture[..., 0], picture[..., 2])
+            greener.append(greenness[mask == 1].mean() - greenness[mask == 0].mean())
+    assert np.median(greener) > 30

@@ -61,6 +61,13 @@ class ObjectsType(click.ParamType):
     show_default=True,
     help="Fraction of pictures that are the photos as they were taken.",
 )
+@click.option(
+    "--vary",
+    type=click.FloatRange(1, 2),
+    default=1.0,
+    show_default=True,
+    help="How widely tones of skin vary; above 1 also light, smears and what is printed.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
 def composites(objects: tuple[tuple[str, Path], ...], backgrounds: tuple[str, ...], out: str, **given: Any) -> None:
     """Cut objects out of photos and paste them upon other pictures: images and masks to train a segmenter with.
@@ -85,6 +92,6 @@ def composites(objects: tuple[tuple[str, Path], ...], backgrounds: tuple[str, ..
         tell(f"{kind.name}: {len(kind.train)} objects to learn from, {len(kind.val)} to choose on{skipped}")
     counts = {"train": given["count"], "val": given["val_count"]}
     pictures = read_backgrounds([Path(path) for path in backgrounds])
-    how = {name: given[name] for name in ("size_hw", "seed", "skin", "plain")}
+    how = {name: given[name] for name in ("size_hw", "seed", "skin", "plain", "vary")}
     write_composites(kinds, pictures, folder, counts=counts, **how)
     tell(f"{counts['train']} + {counts['val']} images with masks and labels.txt lie in {folder}")

@@ -119,6 +119,8 @@ class Compositor:
         skin: the kind, if any, that is bare skin: rendered heads in its colours belong to it as well, some arms are
             bare, its tone varies, and no other rendered thing has a face.
         plain: fraction of pictures that are an object's photo as it was taken.
+        vary: how far tones of skin go; above 1 there are also uneven light, longer smears and things printed in black
+            and white.
     """
 
     objects: Sequence[Sequence[Cutout]]
@@ -131,6 +133,7 @@ class Compositor:
     sleeve: float = 0.65
     skin: int | None = None
     plain: float = 0.0
+    vary: float = 1.0
     textures: Textures = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,7 +144,7 @@ class Compositor:
         """A picture uint8 (H, W, 3) BGR and its mask uint8 (H, W)."""
         if rng.random() < self.plain:
             image, mask = self._photo(rng)
-            return _camera(image, rng), mask
+            return self._camera(image, rng), mask
         image = self._background(rng)
         mask = np.zeros(self.size_hw, np.uint8)
         self._strangers(image, rng, int(rng.integers(0, 4)))
@@ -155,11 +158,14 @@ class Compositor:
             before = image.copy()
             self._strangers(image, rng, 1)
             mask[(image != before).any(axis=2)] = 0
-        return _camera(image, rng), mask
+        return self._camera(image, rng), mask
+
+    def _camera(self, image: Image, rng: np.random.Generator) -> Image:
+        return _camera(_uneven(image, rng) if self.vary > 1 and rng.random() < 0.4 else image, rng)
 
     def _chosen(self, kind: int, rng: np.random.Generator) -> Cutout:
         cutout = self.objects[kind][int(rng.integers(len(self.objects[kind])))]
-        return cutout if kind != self.skin else replace(cutout, image=skin_tone(cutout.image, rng))
+        return cutout if kind != self.skin else replace(cutout, image=skin_tone(cutout.image, rng, self.vary))
 
     def _heads(self, image: Image, mask: Image, rng: np.random.Generator, kind: int) -> None:
         for _ in range(int(rng.choice((0, 1, 2), p=(0.45, 0.4, 0.15)))):
@@ -218,6 +224,16 @@ class Compositor:
     def _stranger(self, rng: np.random.Generator) -> Sprite:
         if self.skin is None:
             return random_sprite(rng, self.textures)
+        if self.vary > 1 and rng.random() < 0.3:
+            sprite = random_sprite(rng, self.textures, without=("figure", "face", "photo"))
+            for part in sprite.parts:  # a print: its texture in two tones
+                grey = cv2.cvtColor(self.textures.patch(rng), cv2.COLOR_BGR2GRAY)
+                part.texture = (
+                    np.where(grey > np.median(grey), rng.integers(150, 250), rng.integers(5, 70))[..., None]
+                    .repeat(3, axis=2)
+                    .astype(np.uint8)
+                )
+            return sprite
         if rng.random() < 0.3:  # wood, leather, sand: coloured as skin is
             box = Part(np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]), self.textures.patch(rng, _warm(rng)))
             return Sprite([box], aspect=math.exp(rng.normal(0, 0.9)))
@@ -253,8 +269,8 @@ class Compositor:
             cv2.warpAffine(layer, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
             for layer, border in zip(layers, borders, strict=False)
         ]
-        if rng.random() < 0.3:
-            kernel = _smear(rng)
+        if rng.random() < min(0.5, 0.3 * self.vary):
+            kernel = _smear(rng, round(12 * min(self.vary, 1.5)))
             seen = [cv2.filter2D(layer, -1, kernel) for layer in seen]
         cover = np.asarray(seen[1])
         part = (cover.astype(np.float32) / 255)[..., None]
@@ -305,14 +321,25 @@ def _warm(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return light * np.array([blue, (blue + red) / 2 + rng.uniform(-0.06, 0.08), red])
 
 
-def _smear(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _smear(rng: np.random.Generator, longest: int) -> npt.NDArray[np.float32]:
     """A kernel that smears along one direction, as motion does."""
-    length = int(rng.integers(3, 12))
+    length = int(rng.integers(3, longest))
     kernel = np.zeros((length, length), np.float32)
     angle, middle = rng.uniform(0, math.pi), (length - 1) / 2
     for k in np.linspace(-middle, middle, 4 * length):
         kernel[round(middle + k * math.sin(angle)), round(middle + k * math.cos(angle))] = 1
     return kernel / kernel.sum()
+
+
+def _uneven(image: Image, rng: np.random.Generator) -> Image:
+    """The picture with light that falls off to one side, and of a lamp's colour."""
+    height, width = image.shape[:2]
+    angle = rng.uniform(0, 2 * math.pi)
+    across = (np.arange(width) / width - 0.5)[None] * math.cos(angle)
+    along = (np.arange(height) / height - 0.5)[:, None] * math.sin(angle)
+    fall = np.exp((across + along) * rng.uniform(0, 1.6) + rng.normal(0, 0.2))[..., None]
+    lamp = np.array([1 - rng.uniform(-0.15, 0.3), 1.0, 1 + rng.uniform(-0.05, 0.2)])
+    return np.clip(image * fall * lamp, 0, 255).astype(np.uint8)
 
 
 def _camera(image: Image, rng: np.random.Generator) -> Image:
@@ -339,6 +366,7 @@ def write_composites(
     seed: int = 0,
     skin: str | None = None,
     plain: float = 0.0,
+    vary: float = 1.0,
 ) -> None:
     """Write `counts` pictures of each part with their masks: <out>/<part>/images/*.jpg, masks/*.png, labels.txt.
 
@@ -347,7 +375,7 @@ def write_composites(
     number_of_skin = None if skin is None else [kind.name for kind in kinds].index(skin)
     for number, (part, count) in enumerate(sorted(counts.items())):
         objects = [kind.train if part == "train" else kind.val for kind in kinds]
-        compositor = Compositor(objects, backgrounds, size_hw, skin=number_of_skin, plain=plain)
+        compositor = Compositor(objects, backgrounds, size_hw, skin=number_of_skin, plain=plain, vary=vary)
         for folder in ("images", "masks"):
             (out / part / folder).mkdir(parents=True, exist_ok=True)
         for k in range(count):

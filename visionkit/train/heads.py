@@ -17,13 +17,15 @@ MIDDLE = WIDTH // 2
 BROW, CHIN = 96, 196  # rows of the drawing, of a face of usual length
 
 
-def skin_tone(image: Image, rng: np.random.Generator) -> Image:
-    """The image as skin of another tone, mostly darker, with red lost last."""
-    depth = max(0.0, float(rng.normal(0.25, 0.3))) if rng.random() < 0.6 else 0.0
+def skin_tone(image: Image, rng: np.random.Generator, vary: float = 1.0) -> Image:
+    """The image as skin of another tone, mostly darker, with red lost last; the more so, the larger `vary`."""
+    depth = max(0.0, float(rng.normal(0.25 * vary, 0.3 * vary))) if rng.random() < 0.6 else 0.0
     power = 1 + depth * np.array([1.2, 0.9, 0.6]) * rng.uniform(0.8, 1.2, 3)
-    light = float(np.exp(rng.normal(0, 0.12)))
+    light = float(np.exp(rng.normal(0, 0.12 * vary)))
     table = 255 * (np.arange(256)[:, None] / 255) ** power * light
     pale = rng.uniform(0, 0.5) if rng.random() < 0.5 else 0.0  # of its colour that is lost
+    if vary > 1 and rng.random() < 0.5:
+        pale = -float(rng.uniform(0, 0.5 * vary))  # or gained, as under warm lamps
     out = cv2.LUT(np.ascontiguousarray(image), np.clip(table, 0, 255).astype(np.uint8).reshape(256, 1, 3))
     grey = cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return np.asarray(cv2.addWeighted(out, 1 - pale, grey, pale, 0), np.uint8)
