@@ -19,15 +19,15 @@ __all__ = ["load", "run", "stream"]
 
 
 def load(name: str | os.PathLike[str], *, task: str | None = None, **options: Any) -> Any:
-    """The task of a model card or of a model file, ready for images: a classifier, a segmenter or a tracker.
+    """The task of a model card or of a model file, ready for images: a classifier, segmenter, detector or tracker.
 
     Args:
         name: a card's name (`visionkit models list`), the path of a folder with a `card.toml`, or with `task` a
             `.keras`, `.tflite`, `.onnx` or SavedModel.
-        task: `classify`, `segment` or `track`; a card says it itself.
-        options: of `visionkit.tasks.load_classifier`, `load_segmenter` or `load_tracker`: `runtime`, `precision`,
-            `threads`, `batch` …, settings of the task that differ from the card's, and what must be told of a model
-            file: `labels`, `preset`, `resize` (`visionkit.tasks.load_classify.classifier_from_file`).
+        task: `classify`, `segment`, `detect` or `track`; a card says it itself.
+        options: of `visionkit.tasks.load_classifier`, `load_segmenter`, `load_detector` or `load_tracker`: `runtime`,
+            `precision`, `threads`, `batch` …, settings of the task that differ from the card's, and what must be told
+            of a model file: `labels`, `preset` … (`visionkit.tasks.load_classify.classifier_from_file`).
 
     Raises:
         ModelError: there is no such card or file, or its weights are missing or not what the card says.
@@ -40,6 +40,7 @@ def load(name: str | os.PathLike[str], *, task: str | None = None, **options: An
         loaders: dict[str, Callable[..., Any]] = {
             "classify": tasks.load_classifier,
             "segment": tasks.load_segmenter,
+            "detect": tasks.load_detector,
             "track": tasks.load_tracker,
         }
         found = _task_of(name, task)
@@ -72,6 +73,7 @@ def stream(
     *,
     xyxy: npt.ArrayLike | None = None,
     smooth_s: float = 0.0,
+    associate: bool = False,
     **reading: Any,
 ) -> Iterator[tuple[Frame, Any]]:
     """Yield (frame, result) for every frame of `source`; decoding and the task run ahead in threads of their own.
@@ -82,6 +84,7 @@ def stream(
         xyxy: for a tracker: float (4,), the object in the first frame, absolute pixels.
         smooth_s: for a classifier: time constant in seconds of the average over frames of a video; 0 for none
             (`visionkit classify` takes 0.5).
+        associate: for a detector: give an object the same `tracker_id` in all frames.
         reading: `start_s`, `end_s`, `stride`, `backend`, `max_pixels` (`visionkit.pipeline.Reading`).
 
     Raises:
@@ -91,7 +94,7 @@ def stream(
     with explained():
         from visionkit import pipeline
 
-        stage = _stage(task, xyxy, smooth_s)
+        stage = _stage(task, xyxy, smooth_s, associate)
         return pipeline.stream(source, stage, reading=pipeline.Reading(**reading))
 
 
@@ -103,7 +106,7 @@ def run(source: str | os.PathLike[str] | bytes, stages: Any, **options: Any) -> 
         return pipeline.run(source, stages, **options)
 
 
-def _stage(task: Any, xyxy: npt.ArrayLike | None, smooth_s: float) -> Any:
+def _stage(task: Any, xyxy: npt.ArrayLike | None, smooth_s: float, associate: bool) -> Any:
     """`task` as a stage of a pipeline."""
     from visionkit import pipeline, tasks
 
@@ -111,6 +114,10 @@ def _stage(task: Any, xyxy: npt.ArrayLike | None, smooth_s: float) -> Any:
         return task
     if isinstance(task, tasks.Segmenter):
         return pipeline.SegmentStage(task)
+    if isinstance(task, tasks.Detector):
+        conf = task.options.conf
+        options = tasks.AssociationOptions(conf=conf, low=min(0.1, conf))
+        return pipeline.DetectStage(task, associate=tasks.make_associator("auto", options) if associate else None)
     if isinstance(task, tasks.Classifier):
         return pipeline.ClassifyStage(task, smooth_s=smooth_s)
     if not hasattr(task, "update"):

@@ -84,7 +84,6 @@ def test_a_bad_box_is_told_by_value(text, why):
 @pytest.mark.parametrize(
     ("args", "slug", "words"),
     [
-        ([], "box-needed", "give --box X,Y,W,H"),
         (["--box", "10,20,30"], "bad-box", "expected X,Y,W,H in pixels"),
         ([*BOX, "--select"], "box-and-select", "one of them"),
         (["--select"], "no-display", "no display"),

@@ -46,6 +46,9 @@ __all__ = ["command", "follow", "load_model"]
 def command(source: str, xyxy: tuple[float, ...] | None, select: bool, **options: Any) -> int:
     """Follow one object through SOURCE, a video or a folder or glob of images in the order of their names.
 
+    Without --box and --select every object that a detector finds is followed: --model then names a detector, and
+    `visionkit detect --track` has more options.
+
     Writes a folder with results.jsonl (one row a frame: box, confidence, and whether the object is tracked,
     uncertain, lost or reacquired), the annotated video, and run.json.
     """
@@ -53,7 +56,7 @@ def command(source: str, xyxy: tuple[float, ...] | None, select: bool, **options
     _check_box_options(xyxy, select)
     if options["show"]:
         need_display("--show")
-    return _track(source, xyxy, options)
+    return _track(source, xyxy, select, options)
 
 
 def _check_box_options(xyxy: tuple[float, ...] | None, select: bool) -> None:
@@ -61,20 +64,26 @@ def _check_box_options(xyxy: tuple[float, ...] | None, select: bool) -> None:
         raise UsageError("box-and-select", "--box and --select both say where the object is: give one of them.")
     if select:
         need_display("--select")
+
+
+def _track(source: str, xyxy: tuple[float, ...] | None, select: bool, options: dict[str, Any]) -> int:
     if xyxy is None and not select:
-        raise UsageError(
-            "box-needed",
-            "track without a box would follow every detection, which needs a detector, and none is installed yet: "
-            "give --box X,Y,W,H (pixels of the first frame) or --select.",
-        )
-
-
-def _track(source: str, xyxy: tuple[float, ...] | None, options: dict[str, Any]) -> int:
+        return _every_detection(source, options)
     reading, writing = reading_of(options), writing_of(options)
     if xyxy is None:
         xyxy = _select_box(source, reading)
     how = {"reading": reading, "writing": writing, "show": options["show"]}
     return follow(source, xyxy, lambda: load_model(options), **how).exit_code
+
+
+def _every_detection(source: str, options: dict[str, Any]) -> int:
+    """`visionkit detect --track` with its defaults."""
+    from visionkit.cli import detect
+
+    with detect.command.make_context("detect", ["--track", "--", source]) as ctx:
+        usual = {name: value for name, value in ctx.params.items() if name != "source"}
+    chosen = {**usual, **options}
+    return detect.detect(source, lambda: detect.load_model(chosen), chosen, task="track").exit_code
 
 
 def follow(

@@ -92,11 +92,8 @@ def draw_counts(
         in_place: draw onto `image` itself, which must be contiguous and writable, and return it.
     """
     canvas = image if in_place else image.copy()
-    width = line_width(canvas.shape[:2])
-    for zone, count in zip(zones, counts.get("zones", ()), strict=True):
-        _draw_zone(canvas, zone, f"{count['inside']} inside", width)
-    for line, count in zip(lines, counts.get("lines", ()), strict=True):
-        _draw_line(canvas, line, f"in {count['in']}  out {count['out']}", width)
+    _draw_shapes(canvas, lines, zones)
+    _draw_numbers(canvas, lines, zones, counts)
     return canvas
 
 
@@ -130,11 +127,13 @@ class DetectionDrawer:
             self._size = image.shape[:2]
         self._remember(detections)
         if counts is not None:
-            draw_counts(image, self.lines, self.zones, counts, in_place=True)
+            _draw_shapes(image, self.lines, self.zones)
         shown = {}
         if detections.tracker_id is not None:
             shown = {int(number): self._paths[int(number)] for number in detections.tracker_id if number in self._paths}
         draw_detections(image, detections, class_names, traces=shown, in_place=True)
+        if counts is not None:  # above everything, or masks would hide them
+            _draw_numbers(image, self.lines, self.zones, counts)
 
     def _remember(self, detections: Detections) -> None:
         self._frame += 1
@@ -143,7 +142,7 @@ class DetectionDrawer:
         for number, box in zip(detections.tracker_id, detections.xyxy, strict=True):
             if number != NO_ID:
                 path = self._paths.setdefault(int(number), deque(maxlen=self.length))
-                path.append((float(box[0] + box[2]) / 2, float(box[3])))
+                path.append((float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2))
                 self._seen[int(number)] = self._frame
         for number in [n for n, frame in self._seen.items() if self._frame - frame > FORGOTTEN]:
             self._paths.pop(number, None)
@@ -241,31 +240,59 @@ def _draw_trace(canvas: Image, path: Sequence[Point], color: Color, width: int) 
         cv2.line(canvas, begin, end, faded, max(1, round(width * share)), cv2.LINE_AA)
 
 
-def _draw_line(canvas: Image, line: tuple[Point, Point], told: str, width: int) -> None:
+def _draw_shapes(canvas: Image, lines: Sequence[tuple[Point, Point]], zones: Sequence[Sequence[Point]]) -> None:
+    width = line_width(canvas.shape[:2])
+    for zone in zones:
+        _draw_zone(canvas, zone, width)
+    for line in lines:
+        _draw_line(canvas, line, width)
+
+
+def _draw_numbers(
+    canvas: Image, lines: Sequence[tuple[Point, Point]], zones: Sequence[Sequence[Point]], counts: Mapping[str, Any]
+) -> None:
+    width = line_width(canvas.shape[:2])
+    for zone, count in zip(zones, counts.get("zones", ()), strict=True):
+        (left, top), (right, bottom) = _extent(zone, canvas.shape[:2])
+        _draw_count(canvas, f"{count['inside']} inside", np.array([(left + right) / 2, (top + bottom) / 2]), width)
+    for line, count in zip(lines, counts.get("lines", ()), strict=True):
+        middle, normal = _middle(line)
+        _draw_count(canvas, f"in {count['in']}  out {count['out']}", middle - normal * 5 * width, width)
+
+
+def _middle(line: tuple[Point, Point]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The middle of a line, and the unit vector that points to where `in` is."""
     (x1, y1), (x2, y2) = line
-    start, end = (round(x1), round(y1)), (round(x2), round(y2))
-    middle = np.array([(x1 + x2) / 2, (y1 + y2) / 2])
     normal = np.array([y2 - y1, x1 - x2]) / max(1e-6, float(np.hypot(x2 - x1, y2 - y1)))
-    tip = middle + normal * 9 * width
+    return np.array([(x1 + x2) / 2, (y1 + y2) / 2]), normal
+
+
+def _draw_line(canvas: Image, line: tuple[Point, Point], width: int) -> None:
+    middle, normal = _middle(line)
+    start, end = (_int(np.array(point)) for point in line)
+    tip = _int(middle + normal * 9 * width)
     for color, thick in ((SHADOW, width + 2), (LINE_COLOR, width)):
         cv2.line(canvas, start, end, color, thick, cv2.LINE_AA)
-        cv2.arrowedLine(
-            canvas, _int(middle), _int(tip), color, thick, cv2.LINE_AA, tipLength=0.4
-        )  # points where `in` goes
-    _draw_count(canvas, told, middle - normal * 4 * width, width)
+        cv2.arrowedLine(canvas, _int(middle), tip, color, thick, cv2.LINE_AA, tipLength=0.4)
 
 
-def _draw_zone(canvas: Image, zone: Sequence[Point], told: str, width: int) -> None:
-    corners = np.rint(np.array(zone)).astype(np.int32)
+def _extent(zone: Sequence[Point], size_hw: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Upper left and lower right corner of the part of a zone's surroundings that is inside the image."""
+    corners = np.rint(np.array(zone)).astype(np.int64)
     left, top = np.maximum(corners.min(axis=0), 0)
-    right, bottom = np.minimum(corners.max(axis=0) + 1, canvas.shape[1::-1])
+    right, bottom = np.minimum(corners.max(axis=0) + 1, [size_hw[1], size_hw[0]])
+    return (int(left), int(top)), (int(right), int(bottom))
+
+
+def _draw_zone(canvas: Image, zone: Sequence[Point], width: int) -> None:
+    corners = np.rint(np.array(zone)).astype(np.int32)
+    (left, top), (right, bottom) = _extent(zone, canvas.shape[:2])
     if right > left and bottom > top:
         part = canvas[top:bottom, left:right]
         tint = part.copy()
         cv2.fillPoly(tint, [corners - np.array([left, top], np.int32)], ZONE_COLOR)
         cv2.addWeighted(tint, ZONE_OPACITY, part, 1 - ZONE_OPACITY, 0, dst=part)
     cv2.polylines(canvas, [corners], True, ZONE_COLOR, width, cv2.LINE_AA)
-    _draw_count(canvas, told, np.array([(left + right) / 2, (top + bottom) / 2]), width)
 
 
 def _draw_count(canvas: Image, told: str, center: npt.NDArray[np.float64], width: int) -> None:
