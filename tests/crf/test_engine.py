@@ -210,6 +210,12 @@ def test_unaries_far_apart(name, height):
     assert far(same, 1 / 9) < 1e-5
 
 
+def test_finite_costs_whose_sum_is_not_are_taken():
+    unary = np.zeros((9, 13, 3), np.float32)
+    unary[..., 1:] = 3e38
+    assert (mean_field(unary, np.zeros((9, 13, 3)))[..., 0] == 1).all()
+
+
 @pytest.mark.parametrize("name", [*LATTICES, "exact"])
 def test_probabilities_of_zero(name):
     """A label that a network rules out may still win where everything around says so, as with pydensecrf's clip."""
@@ -303,6 +309,10 @@ def test_bad_input_is_refused_by_name(name):
     nan[1, 2, 0] = np.nan
     with pytest.raises(ValueError, match="1 of 351 values are NaN"):
         mean_field(nan, image, engine=name)
+    both = unary.copy()
+    both[0, 0, :2] = np.inf, -np.inf
+    with pytest.raises(ValueError, match="2 of 351 values are NaN"):
+        mean_field(both, image, engine=name)
     for wrong in (unary.transpose(2, 0, 1), unary[:-1]):
         with pytest.raises(ValueError, match="labels last"):
             mean_field(wrong, image, engine=name)

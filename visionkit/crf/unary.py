@@ -66,8 +66,9 @@ def check_unary(unary: npt.ArrayLike) -> npt.NDArray[np.float32]:
         raise ValueError(f"`unary` must have shape (H, W, L), labels last. Received: shape={values.shape}.")
     values = np.ascontiguousarray(values, np.float32)
     # One number instead of a mask as large as the array: a sum is finite only where all its terms are.
-    if not np.isfinite(np.sum(values, dtype=np.float64)):
-        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(np.sum(values))
+    if suspicious and (bad := int(values.size - np.count_nonzero(np.isfinite(values)))):
         raise ValueError(
             f"`unary` must be finite; {bad} of {values.size} values are NaN or infinite. "
             "Make it by `unary_from_probs`, which keeps probabilities of 0 apart from log 0."
