@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from visionkit.errors import InputError, ModelError, UsageError
+from visionkit.geometry.detection_rules import RCNN_RULES, rcnn_rule
 from visionkit.io import write_json
 from visionkit.runtime.keras_net import has_gpu
 from visionkit.tasks.input_rule import InputRule
@@ -123,7 +124,11 @@ def train_detector(
         keras.utils.set_random_seed(plan.options.seed)
         learner = _learner(table, len(folders.classes) + 1)
         if source is not None:
+            from visionkit.train.detect_rcnn import freeze_norms
+
             _start_from(learner.network, source, tell)
+            if table["network"] in RCNN_RULES:
+                freeze_norms(learner.network)
         count = learner.network.count_params()
         tell(f"{table['network']}, {count:,} parameters, {keras.backend.backend()}, {precision}")
         batches = DetectBatches(
@@ -134,6 +139,7 @@ def train_detector(
             learner.targets,
             batch=plan.batch,
             seed=plan.options.seed,
+            packed=learner.packed,
             repeats=plan.repeats,
             workers=plan.workers,
         )
@@ -189,7 +195,9 @@ def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...])
     network = plan.network or (source.network if source is not None and source.task == "detect" else "ssdlite")
     same = source is not None and network == source.network
     args = {k: v for k, v in source.args.items() if k not in ("classes", "size_hw")} if source and same else {}
-    rule = {**source.input} if source is not None else {"size_hw": list(SIZE), "resize": "stretch", "preset": "tf"}
+    rule = {**source.input} if source is not None else {"size_hw": list(SIZE), "resize": "stretch"}
+    if source is None:
+        rule["preset"] = "tf" if network.startswith("ssd") else "torch"
     rule.pop("resize_size", None)
     if plan.size_hw is not None:
         rule |= {"size_hw": list(plan.size_hw)}
@@ -206,15 +214,18 @@ def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...])
 
 def _learner(table: Mapping[str, Any], classes: int) -> Learner:
     """The network of a card, ready to learn."""
+    from visionkit.train.detect_rcnn import RCNNLearner
     from visionkit.train.detect_ssd import SSDLearner
 
     name, size_hw = table["network"], tuple(table["input"]["size_hw"])
     arguments = {**table["args"], "classes": classes, "size_hw": size_hw}
     network = _build(name, arguments)
-    outputs = network.output if isinstance(network.output, dict) else {}
-    if set(outputs) != {"class_logits", "box_deltas"} or len(outputs["box_deltas"].shape) != 3:
-        raise UsageError("unknown-network", f"{name} is no detector that VisionKit trains.")
-    return SSDLearner(network, arguments)
+    outputs = set(network.output) if isinstance(network.output, dict) else set()
+    if outputs == {"class_logits", "box_deltas"} and name.startswith("ssd"):
+        return SSDLearner(network, arguments)
+    if outputs == {"boxes", "scores", "class_id", "count"} and name in RCNN_RULES:
+        return RCNNLearner(network, rcnn_rule(name, arguments.get("rule")), classes=classes)
+    raise UsageError("unknown-network", f"{name} is no detector that VisionKit trains.")
 
 
 def _build(name: str, arguments: Mapping[str, Any]) -> keras.Model:

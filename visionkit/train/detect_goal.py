@@ -34,8 +34,13 @@ class Learner(Protocol):
     def targets(self) -> Targets:
         """What `joined` should answer to a view."""
 
-    def decode(self, answers: Any, *, conf: float, max_det: int) -> list[RawDetections]:
-        """Boxes of each input from the answers of `joined`."""
+    def packed(self, images: Floats, targets: Floats) -> tuple[Any, Any]:
+        """What `joined` takes, and what the loss takes beside its answer."""
+
+    def answer(
+        self, predict: Callable[[Any], Any], images: Floats, targets: Floats, *, conf: float, max_det: int
+    ) -> tuple[list[RawDetections], float]:
+        """Boxes of each input, and the loss; `predict` runs `joined`."""
 
 
 class DetectGoal:
@@ -62,18 +67,11 @@ class DetectGoal:
         self._learner, self._material, self._batch = learner, material, batch
 
     def scores(self, predict: Callable[[Any], Any]) -> dict[str, float]:
-        """The loss without augmentation, mean AP at an overlap of 0.5 and that of each class present (all points)."""
-        answers, losses = [], []
-        for start in range(0, len(self.samples), self._batch):
-            chosen = self.samples[start : start + self._batch]
-            raw, targets = self._passed(chosen, predict)
-            losses.append((float(self.loss(targets, raw)), len(chosen)))
-            answers += [
-                placed(one, self.rule, sample.size_hw) for one, sample in zip(self._decoded(raw), chosen, strict=True)
-            ]
+        """The loss without augmentation, and the mean over classes of AP at an overlap of 0.5 (all points)."""
+        answers, losses = self._all(predict)
         found = [average_precision(curve) for curve in self.curves(answers)]
         there = [value for value in found if not np.isnan(value)]
-        loss = sum(value * count for value, count in losses) / max(1, len(self.samples))
+        loss = sum(losses) / max(1, len(self.samples))
         return {
             "val_loss": loss if np.isfinite(loss) else 3.4e38,
             "val_map50": float(np.mean(there)) if there else 0.0,
@@ -85,12 +83,7 @@ class DetectGoal:
 
     def answers(self, predict: Callable[[Any], Any]) -> list[Detections]:
         """What is found in each sample."""
-        found = []
-        for start in range(0, len(self.samples), self._batch):
-            chosen = self.samples[start : start + self._batch]
-            raw = self._passed(chosen, predict)[0]
-            found += [placed(one, self.rule, s.size_hw) for one, s in zip(self._decoded(raw), chosen, strict=True)]
-        return found
+        return self._all(predict)[0]
 
     def curves(self, answers: Sequence[Detections], *, threshold: float = 0.5) -> list[PrecisionRecall]:
         """Precision over recall of each class."""
@@ -101,15 +94,20 @@ class DetectGoal:
             threshold=threshold,
         )
 
-    def _passed(self, chosen: Sequence[DetectionSample], predict: Callable[[Any], Any]) -> tuple[Floats, Floats]:
-        images = [self._material(sample) for sample in chosen]
-        raw = np.asarray(predict(self.rule.batch(images)), np.float32)
-        views = [whole_view(self._material.view(sample), self.rule) for sample in chosen]
+    def _all(self, predict: Callable[[Any], Any]) -> tuple[list[Detections], list[float]]:
+        """Answers, and the losses of batches times their sizes."""
+        answers: list[Detections] = []
+        losses = []
         rng = np.random.default_rng(0)
-        return raw, np.stack([self._learner.targets(view, rng) for view in views])
-
-    def _decoded(self, raw: Floats) -> list[RawDetections]:
-        return self._learner.decode(raw, conf=CONFIDENCE, max_det=MOST)
+        for start in range(0, len(self.samples), self._batch):
+            chosen = self.samples[start : start + self._batch]
+            images = self.rule.batch([self._material(sample) for sample in chosen])
+            views = [whole_view(self._material.view(sample), self.rule) for sample in chosen]
+            targets = np.stack([self._learner.targets(view, rng) for view in views])
+            raw, loss = self._learner.answer(predict, images, targets, conf=CONFIDENCE, max_det=MOST)
+            answers += [placed(one, self.rule, sample.size_hw) for one, sample in zip(raw, chosen, strict=True)]
+            losses.append(loss * len(chosen))
+        return answers, losses
 
 
 def placed(raw: RawDetections, rule: InputRule, size_hw: tuple[int, int]) -> Detections:

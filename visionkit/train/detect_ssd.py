@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -74,7 +74,16 @@ class SSDLearner:
         self.loss = SSDLoss()
         self.accuracy = keras.metrics.MeanMetricWrapper(foreground_accuracy, name="accuracy")
 
-    def decode(self, answers: Floats, *, conf: float, max_det: int) -> list[RawDetections]:
-        """Boxes of each input from answers (B, A, L + 4)."""
+    def packed(self, images: Floats, targets: Floats) -> tuple[Floats, Floats]:
+        """What `joined` takes, and what the loss takes beside its answer."""
+        return images, targets
+
+    def answer(
+        self, predict: Callable[[Any], Any], images: Floats, targets: Floats, *, conf: float, max_det: int
+    ) -> tuple[list[RawDetections], float]:
+        """Boxes of each input, and the loss."""
+        raw = np.asarray(predict(images), np.float32)
+        loss = float(keras.ops.convert_to_numpy(self.loss(targets, raw)))
         anchors = self.targets.anchors
-        return [decode_ssd(one[:, :-4], one[:, -4:], anchors, self.rule, conf=conf, max_det=max_det) for one in answers]
+        found = [decode_ssd(one[:, :-4], one[:, -4:], anchors, self.rule, conf=conf, max_det=max_det) for one in raw]
+        return found, loss

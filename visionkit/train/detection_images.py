@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,8 @@ class DetectBatches:
 
     Args:
         rule: how an image becomes the network's input; its size is that of the views.
-        targets: from a view to what the loss takes.
+        targets: from a view to what the loss takes; `packed` makes of stacked images and targets what the network and
+            the loss take.
         repeats: how often an epoch shows each image.
     """
 
@@ -125,19 +126,20 @@ class DetectBatches:
         *,
         batch: int,
         seed: int,
+        packed: Callable[[Floats, Floats], tuple[Any, Any]] = lambda images, targets: (images, targets),
         repeats: int = 1,
         workers: int = 1,
     ) -> None:
         self._material, self._samples, self._rule = material, list(samples), rule
         self._augmentation, self._targets = augmentation, targets
-        self._seed, self._workers = seed, workers
+        self._seed, self._workers, self._packed = seed, workers, packed
         self._fill = np.clip(np.rint(_mean_bgr(rule)), 0, 255).astype(np.uint8)
         self.batch = min(batch, len(self._samples))
         self._passes = repeats
         self.steps_per_epoch = max(1, len(self._samples) * repeats // self.batch)
 
-    def stream(self, first: int) -> Iterator[tuple[Floats, Floats]]:
-        """Batches number `first`, `first` + 1 …: images float32 (B, h, w, 3) and targets (B, …)."""
+    def stream(self, first: int) -> Iterator[tuple[Any, Any]]:
+        """Batches number `first`, `first` + 1 …: images float32 (B, h, w, 3) and targets (B, …), packed."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="augment") as pool:
             pending: list[list[Future[tuple[Floats, Floats]]]] = []
             step = first
@@ -147,7 +149,7 @@ class DetectBatches:
                         chosen = self._chosen(step + len(pending))
                         pending.append([pool.submit(self._view, *one) for one in chosen])
                     views = [future.result() for future in pending.pop(0)]
-                    yield np.stack([x for x, _ in views]), np.stack([y for _, y in views])
+                    yield self._packed(np.stack([x for x, _ in views]), np.stack([y for _, y in views]))
                     step += 1
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
