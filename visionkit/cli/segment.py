@@ -41,6 +41,7 @@ CRF_NUMBERS = (
     ("bilateral_weight", "--bilateral-weight", "--compat", 10.0, "Weight of its bilateral kernel."),
     ("gaussian_weight", "--gaussian-weight", "--gaussian-compat", 3.0, "Weight of its Gaussian kernel."),
 )
+FILE_OPTIONS = ("labels", "preset", "resize", "trust_model")
 
 
 class ScalesType(click.ParamType):
@@ -86,6 +87,26 @@ def size_options(function: F) -> F:
     return function
 
 
+def file_options(function: F) -> F:
+    """What a model file does not say of itself."""
+    for option in (
+        click.option("--trust-model", is_flag=True, help="Of a model file: it may run code (a SavedModel can)."),
+        click.option(
+            "--resize",
+            type=click.Choice(["stretch", "letterbox"]),
+            help="Of a model file: how images are made to fit.  [default: stretch]",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(["torch", "tf", "caffe", "unit", "raw"]),
+            help="Of a model file: how levels are changed for it.  [default: raw, 0 to 255]",
+        ),
+        click.option("--labels", metavar="FILE", help="Of a model file: class names, one a line."),
+    ):
+        function = option(function)
+    return function
+
+
 def crf_options(function: F) -> F:
     """Whether a dense CRF refines the answer, and its parameters."""
     for _, paper, pydensecrf, usual, told in reversed(CRF_NUMBERS):
@@ -117,6 +138,7 @@ def crf_options(function: F) -> F:
 )
 @source_options
 @model_options
+@file_options
 @size_options
 @crf_options
 @click.option("--uncertainty", is_flag=True, help="Draw how undecided the network is, in the place of the classes.")
@@ -213,9 +235,14 @@ def load_model(options: dict[str, Any]) -> Segmenter:
     """The segmenter that the options name."""
     from visionkit.cli.download import DownloadBar, announce
     from visionkit.tasks import load_segmenter
+    from visionkit.tasks.load_classify import is_model_file
     from visionkit.tasks.load_segment import default_segmenter
 
     name = options["model"] or default_segmenter()
+    told = {key: options[key] for key in FILE_OPTIONS if options[key]}
+    if told and not is_model_file(name):
+        word = next(iter(told)).replace("_", "-")
+        raise UsageError("option-unfit", f"--{word} is about a model file, and {name} is a card, which says it.")
     how: dict[str, Any] = {key: options[key] for key in ("runtime", "precision", "threads")}
     how["instances"] = 1 if options["threads"] else None
     how |= {key: options[key] for key in ("tile", "overlap", "scales") if options[key] is not None}
@@ -227,6 +254,7 @@ def load_model(options: dict[str, Any]) -> Segmenter:
         how["crf"] = {key: options[key] for key in _crf_names() if options[key] is not None}
         if options["crf_iterations"] is not None:
             how["crf"]["iterations"] = options["crf_iterations"]
+    how |= {"trust" if key == "trust_model" else key: value for key, value in told.items()}
     with DownloadBar(str(name)) as bar:
         return load_segmenter(
             name, tta=options["tta"], on_compile=_tell_compiling, notice=announce, progress=bar, **how

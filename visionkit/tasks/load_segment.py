@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.errors import ModelError, RecipeError
+from visionkit.errors import ModelError, RecipeError, UsageError
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import is_model_file, shares
 from visionkit.tasks.network import CardNetwork
@@ -49,7 +49,9 @@ def load_segmenter(
     """The segmenter of a model card. Its network is compiled when the first image comes, for that size.
 
     Args:
-        name: a card's name, or the path of a folder with a `card.toml`; None is `default_segmenter()`.
+        name: a card's name, the path of a folder with a `card.toml`, or of a `.keras`, `.tflite`, `.onnx` or SavedModel
+            (`segmenter_from_file`, which takes `labels`, `preset`, `resize`, `output` and `trust`, and no sizes, as a
+            file has its own); None is `default_segmenter()`.
         runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
@@ -70,9 +72,9 @@ def load_segmenter(
     from visionkit.weights import load_card
 
     if name is not None and is_model_file(name):
-        raise ModelError(
-            "model-unfit", f"{os.fspath(name)!r} is a model file; to segment, give a card's name or the folder of one."
-        )
+        if weights is not None:
+            raise UsageError("option-unfit", "A model file has its weights in it; leave weights out.")
+        return _from_file(name, crf, tta, options, runtime=runtime, precision=precision, threads=threads)
     card = load_card(default_segmenter() if name is None else name)
     if card.task != "segment":
         raise ModelError(
@@ -100,6 +102,21 @@ def load_segmenter(
     segmenter = Segmenter(SegmentNetwork(compile_size), rule, chosen, labels=card.labels, threads=cores)
     segmenter.model = {"name": card.name, "sha256": network.sha256}
     return segmenter
+
+
+def _from_file(name: str | os.PathLike[str], crf: Any, tta: bool, options: Mapping[str, Any], **how: Any) -> Segmenter:
+    from visionkit.tasks.segment_file import segmenter_from_file
+
+    known = {"flip", "confidence", "palette"}
+    told = {"labels", "preset", "resize", "output", "trust"}
+    if unfit := set(options) - known - told:
+        raise UsageError(
+            "option-unfit",
+            f"A model file has its own size: leave out {', '.join(sorted(unfit))}. Known: {', '.join(sorted(known))}.",
+        )
+    values = {"flip": tta, **{key: options[key] for key in options if key in known}}
+    chosen = SegmentOptions(crf=_crf_params(crf), **values)
+    return segmenter_from_file(name, options=chosen, **how, **{key: options[key] for key in options if key in told})
 
 
 def default_segmenter() -> str:
