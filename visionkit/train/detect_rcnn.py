@@ -162,9 +162,10 @@ class RCNNLearner:
     def _joined(self, objectness: list[Any], deltas: list[Any], regions: int) -> keras.Model:
         network = self.network
         objects = keras.Input((MOST_OBJECTS, 5), name="objects")
-        proposals = network.get_layer("proposals").output
+        # Keras tells the outputs of a layer without their names: boxes (B, R, 4), scores (B, R), count (B,)
+        by_rank = {len(x.shape): x for x in keras.tree.flatten(network.get_layer("proposals").output)}
         sampled = RegionSampling(regions, weights=self.rule.box_weights, name="sampled")(
-            [proposals["boxes"], proposals["count"], objects]
+            [by_rank[3], by_rank[1], objects]
         )
         pool = network.get_layer("box_roi_pool")
         again = pool.__class__.from_config({**pool.get_config(), "name": "sampled_pool"})
