@@ -39,19 +39,28 @@ def curves(
         value = low + (high - low) * part / 4
         y = _y(value, low, high)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.2g}</text>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{_number(value, high - low)}</text>')
     for epoch in sorted({1, max(1, count // 2), count}) if ticks is None else range(1, count + 1):
         name = epoch if ticks is None else escape(str(ticks[epoch - 1]))
         parts.append(f'<text x="{_x(epoch, count):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{name}</text>')
     if mark is not None:
         x = _x(mark, count)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    names = []  # one text whose parts follow each other, however long they are
     for number, (name, line) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{_x(k, count):.1f},{_y(v, low, high):.1f}" for k, v in enumerate(line, 1))
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>')
-        parts.append(f'<text x="{LEFT + 130 * number}" y="14" style="fill:{colour}">{escape(name)}</text>')
-    return "".join([*parts, "</svg>"])
+        names.append(f'<tspan dx="{14 * (number > 0)}" style="fill:{colour}">{escape(name)}</tspan>')
+    return "".join([*parts, f'<text x="{LEFT}" y="14">', *names, "</text></svg>"])
+
+
+def _number(value: float, span: float) -> str:
+    """A value of an axis, fine enough to differ from its neighbours a quarter of the axis away."""
+    digits = 2
+    while digits < 6 and span > 0 and 10 ** (digits - 1) * span < 4 * abs(value):
+        digits += 1
+    return f"{value:.{digits}g}"
 
 
 def _x(epoch: int, count: int) -> float:
