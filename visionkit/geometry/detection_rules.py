@@ -1,7 +1,7 @@
 """What detectors of the R-CNN family know beside their weights, as rows of data: anchors, codecs, thresholds, counts.
 
 Networks, tasks, training and export read the same row; here, as this room needs no Keras. Values are torchvision's at
-inference (torchvision/models/detection).
+inference (torchvision/models/detection), those on VGG-16 py-faster-rcnn's (lib/fast_rcnn/config.py, TEST).
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
+
+from visionkit.geometry.anchors import Boxes, cell_anchors, faster_rcnn_anchors
+from visionkit.geometry.box_codec import DELTA_CLIP
 
 __all__ = ["RCNN_RULES", "RCNNRule", "rcnn_rule"]
 
@@ -31,6 +34,9 @@ class RCNNRule:
         proposal_nms, proposal_score, proposal_min_size: of that suppression: IoU above which, probability and side in
             pixels below which a proposal goes.
         score, nms, min_size, max_det: the same of final boxes, and how many are kept; here the score must be above.
+        pooling: `align` (RoIAlign) or `max` (RoI pooling).
+        pixel_offset: 1 counts both edge pixels of a box, as py-faster-rcnn does, which also places its anchors so.
+        delta_clip: the largest logarithm of a growth; None for none.
     """
 
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
@@ -51,6 +57,9 @@ class RCNNRule:
     nms: float = 0.5
     min_size: float = 1e-2
     max_det: int = 100
+    pooling: str = "align"
+    pixel_offset: int = 0
+    delta_clip: float | None = DELTA_CLIP
 
     def __post_init__(self) -> None:
         for name in ("pre_nms", "post_nms", "max_det", "roi_side", "mask_roi_side", "sampling"):
@@ -61,6 +70,11 @@ class RCNNRule:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be from 0 to 1. Received: {name}={value!r}.")
+        if self.pooling not in ("align", "max") or self.pixel_offset not in (0, 1):
+            raise ValueError(
+                "`pooling` must be align or max, `pixel_offset` 0 or 1. "
+                f"Received: pooling={self.pooling!r}, pixel_offset={self.pixel_offset!r}."
+            )
         low, high = self.roi_levels
         if not 0 <= low <= high:
             raise ValueError(f"`roi_levels` must be two levels in order. Received: roi_levels={self.roi_levels!r}.")
@@ -69,6 +83,16 @@ class RCNNRule:
     def anchors(self) -> int:
         """Anchors at each position, the same on all maps."""
         return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+
+    def cells(self) -> list[Boxes]:
+        """Of each map the anchors (A, 4) of its first cell."""
+        if not self.pixel_offset:
+            return [cell_anchors(sizes, self.anchor_ratios) for sizes in self.anchor_sizes]
+        base = 16
+        return [
+            faster_rcnn_anchors(base=base, ratios=self.anchor_ratios, scales=[size / base for size in sizes])
+            for sizes in self.anchor_sizes
+        ]
 
     @property
     def roi_maps(self) -> int:
@@ -104,6 +128,19 @@ _MOBILE = RCNNRule(
     proposal_score=0.05,
 )
 
+_PUBLISHED = RCNNRule(
+    anchor_sizes=((128.0, 256.0, 512.0),),
+    roi_levels=(4, 4),
+    pre_nms=6000,
+    post_nms=300,
+    proposal_min_size=16.0,
+    nms=0.3,
+    min_size=0.0,
+    pooling="max",
+    pixel_offset=1,
+    delta_clip=None,
+)
+
 RCNN_RULES: Mapping[str, RCNNRule] = MappingProxyType(
     {
         "fasterrcnn_resnet50_fpn": _RESNET,
@@ -112,6 +149,8 @@ RCNN_RULES: Mapping[str, RCNNRule] = MappingProxyType(
         "fasterrcnn_mobilenet_v3_large_320_fpn": replace(_MOBILE, pre_nms=150, post_nms=150),
         "maskrcnn_resnet50_fpn": _RESNET,
         "maskrcnn_resnet50_fpn_v2": _RESNET,
+        "fasterrcnn_vgg16": _PUBLISHED,
+        "fast_rcnn_vgg16": _PUBLISHED,
     }
 )
 

@@ -10,6 +10,7 @@ from visionkit.layers.dense_crf import DenseCRF
 from visionkit.layers.maxout import Maxout
 from visionkit.layers.neighbourhood import NeighbourhoodAverage2D
 from visionkit.layers.normalization import LocalResponseNormalization
+from visionkit.layers.objectness import Objectness
 from visionkit.layers.pooling import AdaptiveAveragePooling2D, CeilAveragePooling2D, CeilMaxPooling2D, LpPooling2D
 from visionkit.layers.proposals import ProposalSelection
 from visionkit.layers.region_heads import ClassMasks, ForegroundProbabilities, MergeRegions, SplitRegions
@@ -35,6 +36,7 @@ __all__ = [
     "MergeRegions",
     "NeighbourhoodAverage2D",
     "NonMaximumSuppression",
+    "Objectness",
     "PadToMultiple",
     "ProposalSelection",
     "PyramidRoIAlign",

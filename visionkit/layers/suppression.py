@@ -30,6 +30,7 @@ class NonMaximumSuppression(keras.layers.Layer):
             Where more are above the threshold, those behind do not take part.
         per_class: how many boxes of each class are looked at, in place of `candidates`, as SSD does (Liu et al., ECCV
             2016, section 2.2, and torchvision); memory grows with L and its square.
+        pixel_offset: 1 counts both edge pixels of a box, as py-faster-rcnn does.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class NonMaximumSuppression(keras.layers.Layer):
         min_size: float = 0.0,
         candidates: int = 1000,
         per_class: int | None = None,
+        pixel_offset: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -51,6 +53,7 @@ class NonMaximumSuppression(keras.layers.Layer):
             )
         self.max_det, self.iou_threshold, self.score_threshold = max_det, iou_threshold, score_threshold
         self.min_size, self.candidates, self.per_class = min_size, candidates, per_class
+        self.pixel_offset = pixel_offset
 
     def build(self, input_shape: Any) -> None:
         """Check the shapes."""
@@ -69,7 +72,7 @@ class NonMaximumSuppression(keras.layers.Layer):
         classes = scores.shape[2]
         counts = scores > self.score_threshold
         if self.min_size:
-            sides = boxes[..., 2:] - boxes[..., :2]
+            sides = boxes[..., 2:] - boxes[..., :2] + float(self.pixel_offset)
             large = ops.all(sides >= self.min_size, axis=-1)
             counts = ops.logical_and(counts, large if len(boxes.shape) == 4 else large[..., None])
         scores = ops.where(counts, scores, -float("inf"))
@@ -95,9 +98,10 @@ class NonMaximumSuppression(keras.layers.Layer):
     def _kept(self, boxes: Any, best: Any, class_id: Any, classes: int) -> Any:
         there = best > -float("inf")
         if self.per_class is None:
-            return kept_greedily(boxes, there, self.iou_threshold, class_id)
+            return kept_greedily(boxes, there, self.iou_threshold, class_id, self.pixel_offset)
         few = boxes.shape[1] // classes  # each class is an image of its own
-        kept = kept_greedily(ops.reshape(boxes, (-1, few, 4)), ops.reshape(there, (-1, few)), self.iou_threshold)
+        apart = ops.reshape(boxes, (-1, few, 4)), ops.reshape(there, (-1, few))
+        kept = kept_greedily(*apart, self.iou_threshold, None, self.pixel_offset)
         return ops.reshape(kept, (-1, classes * few))
 
     def _results(self, boxes: Any, best: Any, flat: Any, classes: int) -> dict[str, Any]:
@@ -127,5 +131,5 @@ class NonMaximumSuppression(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The layer's arguments."""
-        names = ("max_det", "iou_threshold", "score_threshold", "min_size", "candidates", "per_class")
+        names = ("max_det", "iou_threshold", "score_threshold", "min_size", "candidates", "per_class", "pixel_offset")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -13,6 +13,7 @@ from visionkit.nets.deeplab import (
     fcn_resnet50,
     fcn_resnet101,
 )
+from visionkit.nets.fast_rcnn_vgg import fast_rcnn_vgg16, fasterrcnn_vgg16
 from visionkit.nets.fasterrcnn import (
     fasterrcnn_mobilenet_v3_large_320_fpn,
     fasterrcnn_mobilenet_v3_large_fpn,
@@ -44,10 +45,12 @@ __all__ = [
     "deeplabv3_resnet50",
     "deeplabv3_resnet101",
     "equals_crops",
+    "fast_rcnn_vgg16",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
     "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_vgg16",
     "fcn",
     "fcn8s_vgg16",
     "fcn16s_vgg16",

@@ -59,8 +59,13 @@ def _vgg(
     return keras.Model(image, classifier_head(x, classes), name=name)
 
 
-def vgg_stages(x: Any, stages: tuple[tuple[int, int], ...], *, ceil_mode: bool = False) -> list[Any]:
-    """The map behind each stage's pooling, `pool1` to `pool5`; `stages` is `STAGES_16` or `STAGES_19`."""
+def vgg_stages(
+    x: Any, stages: tuple[tuple[int, int], ...], *, ceil_mode: bool = False, last_pooling: bool = True
+) -> list[Any]:
+    """The map behind each stage's pooling, `pool1` to `pool5`; `stages` is `STAGES_16` or `STAGES_19`.
+
+    Without `last_pooling` the last map is that of the last convolution.
+    """
     maps = []
     pooling = CeilMaxPooling2D if ceil_mode else layers.MaxPooling2D
     index = 0  # torchvision counts convolutions, ReLUs and poolings
@@ -69,7 +74,8 @@ def vgg_stages(x: Any, stages: tuple[tuple[int, int], ...], *, ceil_mode: bool =
             x = conv(x, channels, 3, padding=1, bias=True, name=f"features.{index}")
             x = layers.ReLU(name=f"features.{index}.relu")(x)
             index += 2
-        x = pooling(2, 2, name=f"pool{stage}")(x)
+        if last_pooling or stage < len(stages):
+            x = pooling(2, 2, name=f"pool{stage}")(x)
         maps.append(x)
         index += 1
     return maps

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.crf.compiled import Crew
-from visionkit.geometry.anchors import cell_anchors, shifted_anchors
+from visionkit.geometry.anchors import shifted_anchors
 from visionkit.geometry.box_codec import decode_boxes
 from visionkit.geometry.detection_rules import RCNNRule
 from visionkit.geometry.nms import class_nms
-from visionkit.geometry.roi import pyramid_level, roi_align
+from visionkit.geometry.roi import pyramid_level, roi_align, roi_pool
 from visionkit.resources import cache_dir
 from visionkit.tasks.detect_network import Limits, RawDetections
 
@@ -115,15 +115,15 @@ class RCNNPipeline:
     ) -> tuple[Floats, Floats]:
         """The best boxes float32 (R, 4) and their probabilities of input `index`, best first."""
         rule, found, levels = self.rule, [], []
-        limit = np.asarray(size, np.float32)[::-1]
+        limit = np.asarray(size, np.float32)[::-1] - rule.pixel_offset
         anchors = self._anchors_of(maps, input_hw)
         for level, base in enumerate(anchors):
             logits = maps[f"rpn_objectness_{level}"][index].reshape(-1)
             best = _best(logits, rule.pre_nms)
             deltas = maps[f"rpn_deltas_{level}"][index].reshape(-1, 4)[best]
-            boxes = _clipped(decode_boxes(deltas, base[best], rule.anchor_weights), limit)
+            boxes = _clipped(self._decoded(deltas, base[best], rule.anchor_weights), limit)
             probs = _sigmoid(logits[best])
-            there = _large(boxes, rule.proposal_min_size) & (probs >= rule.proposal_score)
+            there = _large(boxes, rule.proposal_min_size - rule.pixel_offset) & (probs >= rule.proposal_score)
             found.append((boxes[there], probs[there]))
             levels.append(np.full(int(there.sum()), level))
         boxes, probs, groups = (
@@ -151,9 +151,9 @@ class RCNNPipeline:
         classes = columns + 1
         scores = probs[rows, classes]
         chosen = deltas.reshape(len(deltas), -1, 4)[rows, classes]
-        boxes = decode_boxes(chosen, proposals[rows], rule.box_weights)
-        boxes = _clipped(boxes, np.asarray(size, np.float32)[::-1])
-        there = _large(boxes, rule.min_size)
+        boxes = self._decoded(chosen, proposals[rows], rule.box_weights)
+        boxes = _clipped(boxes, np.asarray(size, np.float32)[::-1] - rule.pixel_offset)
+        there = _large(boxes, rule.min_size - rule.pixel_offset)
         boxes, scores, classes = boxes[there], scores[there], classes[there]
         iou = rule.nms if limits.iou is None else limits.iou
         kept = self._suppressed(boxes, scores, classes, iou, limits.max_det)
@@ -177,6 +177,11 @@ class RCNNPipeline:
             out = np.empty((len(boxes), side, side, features[0].shape[3]), np.float32)
         levels = pyramid_level(boxes, rule.roi_levels, rule.canonical)
         scales = rule.roi_scales
+        if rule.pooling == "max":
+            for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+                which = np.flatnonzero(levels == level)
+                out[which] = roi_pool(feature[index], boxes[which], (side, side), scale=scale)
+            return out
         if self._loops is None:
             for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
                 which = np.flatnonzero(levels == level)
@@ -211,11 +216,18 @@ class RCNNPipeline:
         return {item: np.concatenate([part[item] for part in parts]) for item in names}
 
     def _suppressed(self, boxes: Floats, scores: Floats, groups: Array, iou: float, limit: int) -> Array:
+        if self.rule.pixel_offset:
+            boxes = boxes + np.array([0, 0, 1, 1], np.float32)  # both edge pixels counted
         if self._loops is None:
             return class_nms(boxes, scores, groups, iou, limit=limit)
         order = np.argsort(-scores, kind="stable")
         kept: Array = order[self._loops.suppress(_plain(boxes[order]), groups[order], iou, limit)]
         return kept
+
+    def _decoded(self, deltas: Floats, boxes: Floats, weights: tuple[float, float, float, float]) -> Floats:
+        rule = self.rule
+        with np.errstate(over="ignore"):  # without a clip a box may be infinite before it is cut
+            return decode_boxes(deltas, boxes, weights, clip=rule.delta_clip, pixel_offset=rule.pixel_offset)
 
     def _anchors_of(self, maps: Maps, input_hw: tuple[int, int]) -> list[Floats]:
         """Of each level (h * w * A, 4); strides are whole numbers of pixels, rounded down, as torchvision's."""
@@ -229,9 +241,9 @@ class RCNNPipeline:
 def rule_anchors(rule: RCNNRule, input_hw: tuple[int, int], grids: Sequence[tuple[int, int]]) -> list[Floats]:
     """The anchors float32 (h * w * A, 4) of each level, for maps of the sizes `grids`."""
     anchors = []
-    for sizes, grid in zip(rule.anchor_sizes, grids, strict=True):
+    for cell, grid in zip(rule.cells(), grids, strict=True):
         stride = (input_hw[0] // grid[0], input_hw[1] // grid[1])
-        anchors.append(shifted_anchors(cell_anchors(sizes, rule.anchor_ratios), grid, stride))
+        anchors.append(shifted_anchors(cell, grid, stride))
     return anchors
 
 

@@ -84,13 +84,21 @@ _FCN_VGG = Family(
     names={"fc6": "classifier.0", "fc7": "classifier.3"},
 )
 
+# VGG-16's classifier into the published Fast and Faster R-CNN, which score other classes
+_RCNN_VGG = Family(
+    {
+        "roi_heads.box_predictor.cls_score": "classifier.6",
+        **{name: name for name in ("rpn.conv", "rpn.cls_score", "rpn.bbox_pred", "roi_heads.box_predictor.bbox_pred")},
+    },
+    (),
+    {"classifier.0": (512, 7, 7)},
+)
+
 # two-stage detectors; the first official checkpoints have the names of torchvision 0.6
 _FPN_RENAMED = {
     r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$": r"\1.0.\2",
     r"^rpn\.head\.conv\.(weight|bias)$": r"rpn.head.conv.0.0.\1",
-    **{
-        rf"^roi_heads\.mask_head\.mask_fcn{i + 1}\.(weight|bias)$": rf"roi_heads.mask_head.{i}.0.\1" for i in range(4)
-    },
+    **{rf"^roi_heads\.mask_head\.mask_fcn{i + 1}\.(weight|bias)$": rf"roi_heads.mask_head.{i}.0.\1" for i in range(4)},
 }
 _RCNN = Family(
     {
@@ -147,6 +155,8 @@ FAMILIES: Mapping[str, Family] = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": _RCNN,
     "maskrcnn_resnet50_fpn": _RCNN_V1,
     "maskrcnn_resnet50_fpn_v2": _RCNN,
+    "fasterrcnn_vgg16": _RCNN_VGG,
+    "fast_rcnn_vgg16": _RCNN_VGG,
     "fcn32s_vgg16": _FCN_VGG,
     "fcn16s_vgg16": _FCN_VGG,
     "fcn8s_vgg16": _FCN_VGG,
