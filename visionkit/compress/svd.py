@@ -74,7 +74,7 @@ def truncate_dense(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
         return last(*args, **kwargs)
 
     graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
-    clone = keras.models.clone_model(graph, call_function=called, clone_function=copied)
+    clone: Any = keras.models.clone_model(graph, call_function=called, clone_function=copied)
     for layer in graph.layers:
         *first, last = copies.get(id(layer), (None,))
         if first:
@@ -83,8 +83,7 @@ def truncate_dense(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
             last.set_weights([right, *layer.get_weights()[1:]])
         elif last is not None:
             last.set_weights(layer.get_weights())
-    result: keras.Model = clone
-    return result
+    return clone
 
 
 def dense_savings(model: keras.Model, ranks: Mapping[str, int]) -> dict[str, DenseSavings]:
