@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.crf.compiled import Crew
+from visionkit.errors import ModelError
 from visionkit.geometry.anchors import shifted_anchors
 from visionkit.geometry.box_codec import decode_boxes
 from visionkit.geometry.detection_rules import RCNNRule
@@ -89,6 +90,9 @@ class RCNNPipeline:
             inputs: normalised, the image at the top left, zeros beside and below.
             valid_hw: height and width of the image in each.
             limits: in the place of the rule's; with an `iou` of None the rule's is kept.
+
+        Raises:
+            ModelError: `model-not-finite`.
         """
         maps = self.runners.trunk(image=inputs)
         sizes = np.asarray(valid_hw, np.float32).reshape(len(inputs), 2)
@@ -119,6 +123,7 @@ class RCNNPipeline:
         anchors = self._anchors_of(maps, input_hw)
         for level, base in enumerate(anchors):
             logits = maps[f"rpn_objectness_{level}"][index].reshape(-1)
+            _check_finite(logits)
             best = _best(logits, rule.pre_nms)
             deltas = maps[f"rpn_deltas_{level}"][index].reshape(-1, 4)[best]
             boxes = _clipped(self._decoded(deltas, base[best], rule.anchor_weights), limit)
@@ -146,11 +151,12 @@ class RCNNPipeline:
     ) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
         """Boxes (K, 4), probabilities (K,) and class ids (K,) that are left, best first."""
         rule = self.rule
+        _check_finite(logits)
         probs = _softmax(logits)
         rows, columns = np.nonzero(probs[:, 1:] > limits.conf)
         classes = columns + 1
         scores = probs[rows, classes]
-        chosen = deltas.reshape(len(deltas), -1, 4)[rows, classes]
+        chosen = deltas.reshape(len(deltas), logits.shape[1], 4)[rows, classes]
         boxes = self._decoded(chosen, proposals[rows], rule.box_weights)
         boxes = _clipped(boxes, np.asarray(size, np.float32)[::-1] - rule.pixel_offset)
         there = _large(boxes, rule.min_size - rule.pixel_offset)
@@ -284,6 +290,11 @@ def _best(logits: Array, count: int) -> Array:
     least = np.partition(logits, len(logits) - count)[len(logits) - count]
     among = np.flatnonzero(logits >= least)
     return among[np.argsort(-logits[among], kind="stable")][:count]
+
+
+def _check_finite(logits: Array) -> None:
+    if not np.isfinite(logits).all():
+        raise ModelError("model-not-finite", "the network's answer is not finite (NaN or infinity)")
 
 
 def _clipped(boxes: Floats, size_wh: Floats) -> Floats:
