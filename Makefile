@@ -20,7 +20,7 @@ unit: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --timeout 3000
 
 faults: install
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
