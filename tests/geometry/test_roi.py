@@ -159,3 +159,40 @@ def test_no_boxes() -> None:
 def test_bad_arguments_are_named(call: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         call()  # type: ignore[operator]
+
+
+def run_onnx(kind: str, inputs: dict[str, np.ndarray], **options: object) -> np.ndarray:
+    """One operation of ONNX Runtime, on maps (1, C, H, W); its result with channels last."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    values = [helper.make_tensor_value_info(k, types[str(v.dtype)], None) for k, v in inputs.items()]
+    node = helper.make_node(kind, list(inputs), ["y"], **options)
+    graph = helper.make_graph([node], "g", values, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0].transpose(0, 2, 3, 1)
+
+
+def test_as_onnx_runtimes_operations() -> None:
+    rng = np.random.default_rng(2)
+    feature = rng.normal(size=(9, 13, 3)).astype(np.float32)
+    boxes = random_boxes(rng, 80, (9 * 16, 13 * 16), 60)
+    x = np.ascontiguousarray(feature.transpose(2, 0, 1)[None])
+    for ratio in (0, 2):
+        for aligned, mode in ((False, "output_half_pixel"), (True, "half_pixel")):
+            expected = run_onnx(
+                "RoiAlign",
+                {"x": x, "rois": boxes, "image": np.zeros(len(boxes), np.int64)},
+                output_height=7,
+                output_width=5,
+                sampling_ratio=ratio,
+                spatial_scale=1 / 16,
+                coordinate_transformation_mode=mode,
+            )
+            read = roi_align(feature, boxes, (7, 5), scale=1 / 16, sampling_ratio=ratio, aligned=aligned)
+            np.testing.assert_allclose(read, expected, atol=1e-5)
+    rois = np.concatenate([np.zeros((len(boxes), 1), np.float32), boxes], axis=1)
+    expected = run_onnx("MaxRoiPool", {"x": x, "rois": rois}, pooled_shape=[7, 5], spatial_scale=1 / 16)
+    np.testing.assert_array_equal(roi_pool(feature, boxes, (7, 5), scale=1 / 16), expected)
