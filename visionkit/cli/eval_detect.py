@@ -66,7 +66,7 @@ def detect(data: str, report: str | None, as_json: bool, **given: Any) -> int:
         result, model = _stored(samples, labels, given), {"name": name}
     else:
         result, model = _measured(samples, labels, given)
-    problems: list[Problem] = [*folders.problems, *result.problems]
+    problems: list[Problem] = [*_of_part(folders, samples), *result.problems]
     if report is not None:
         _write(Path(report), result, f"{name} on {Path(data).resolve().name}")
     if as_json:
@@ -104,6 +104,12 @@ def _read(data: Path, given: dict[str, Any]) -> tuple[tuple[str, ...], str, Dete
             )
         found = read_detection_folders(data, images=images, layout=found.layout, classes=labels)
     return labels or found.classes, name, found, _samples(found, given["part"], given["limit"])
+
+
+def _of_part(folders: DetectionFolders, samples: list[DetectionSample]) -> list[Problem]:
+    """What is wrong with the data, without what concerns images of other parts."""
+    others = {Path(sample.name).stem for sample in folders.samples} - {Path(sample.name).stem for sample in samples}
+    return [problem for problem in folders.problems if Path(problem.name).stem not in others]
 
 
 def _listed(names: tuple[str, ...]) -> str:
