@@ -130,6 +130,5 @@ def test_another_size_of_input(tmp_path) -> None:
     assert_is_detections(task(pictures()[0]), (90, 61), 3)
 
 
-def test_the_default_is_a_bundled_model_or_the_official_one() -> None:
-    name = default_detector()
-    assert name in BUNDLED if BUNDLED else name == "ssdlite320_mobilenet_v3_large"
+def test_the_default_is_the_official_one_and_not_what_happens_to_be_bundled() -> None:
+    assert default_detector() == "ssdlite320_mobilenet_v3_large"
