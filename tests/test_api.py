@@ -97,12 +97,3 @@ def test_load_of_an_unknown_model_is_told():
     with pytest.raises(ModelError) as caught:
         vk.load("no_such_model")
     assert caught.value.slug == "unknown-model"
-
-
-def test_load_of_a_task_that_is_not_here_yet(tmp_path):
-    (tmp_path / "card.toml").write_text(
-        'task = "detect"\nnetwork = "n"\nlicence = "MIT"\n[input]\nsize_hw = [32, 48]\nresize = "stretch"\n'
-    )
-    with pytest.raises(ModelError, match="is for `detect`") as caught:
-        vk.load(tmp_path)
-    assert caught.value.slug == "task-unsupported"

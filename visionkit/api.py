@@ -63,7 +63,7 @@ def _task_of(name: str | os.PathLike[str], task: str | None) -> str:
     if not is_model_file(name):
         return load_card(name).task
     if task is None:
-        raise UsageError("no-task", f"{os.fspath(name)!r} is a model file: pass `task='classify'`.")
+        raise UsageError("no-task", f"{os.fspath(name)!r} is a model file: pass `task='classify'` or `'detect'`.")
     return task
 
 

@@ -113,7 +113,9 @@ def test_numbers_follow_their_objects(clip, tmp_path):
 @pytest.mark.parametrize("kind", ["raise", "nan"])
 def test_d14_a_frame_that_fails_fails_alone(folder, tmp_path, kind):
     clean = detected(folder, tmp_path / "clean", made_detector(size_hw=SIZE_HW))[1]
-    result, rows = detected(folder, tmp_path / "out", made_detector(failing(lambda image: (image == 90).all(), kind), size_hw=SIZE_HW))
+    result, rows = detected(
+        folder, tmp_path / "out", made_detector(failing(lambda image: (image == 90).all(), kind), size_hw=SIZE_HW)
+    )
     assert (result.status, result.exit_code) == ("damaged", 4)
     assert "detect: " in rows[7]["error"]
     assert "detections" not in rows[7]

@@ -218,7 +218,9 @@ def load_model(options: dict[str, Any]) -> Detector:
     how: dict[str, Any] = {key: options[key] for key in ("runtime", "precision", "threads")}
     how |= {key: options[key] for key in ("conf", "iou", "classes", "max_det") if options[key] is not None}
     if is_model_file(name):
-        _refuse(options, ("imgsz", "weights"), "a model file has its own")
+        _refuse(options, ("imgsz", "weights", "iou"), "a model file has its own")
+        if options["batch"] != 1:
+            raise UsageError("option-unfit", "--batch does not go with this model: a model file takes one image.")
         how |= {key: options[key] for key in ("labels", "preset") if options[key] is not None}
         return load_detector(name, trust=options["trust_model"], **how)
     _refuse(options, ("labels", "preset"), "a model card says it")

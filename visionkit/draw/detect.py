@@ -137,9 +137,10 @@ class DetectionDrawer:
 
     def _remember(self, detections: Detections) -> None:
         self._frame += 1
-        if detections.tracker_id is None or not self.length:
+        if not self.length:
             return
-        for number, box in zip(detections.tracker_id, detections.xyxy, strict=True):
+        ids = detections.tracker_id
+        for number, box in zip(() if ids is None else ids, () if ids is None else detections.xyxy, strict=True):
             if number != NO_ID:
                 path = self._paths.setdefault(int(number), deque(maxlen=self.length))
                 path.append((float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.errors import ModelError, RecipeError
+from visionkit.errors import ModelError, RecipeError, UsageError
 from visionkit.tasks.detect import BACKGROUND_NAMES, DetectOptions, Detector
 from visionkit.tasks.detect_network import DetectEngine, DetectNetwork
 from visionkit.tasks.input_rule import InputRule
@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_DETECTOR", "default_detector", "load_detector"]
 
 Size = tuple[int, int]
 
-DEFAULT_DETECTOR = "ssdlite320_mobilenet_v3_large"  # where no detector comes with VisionKit
+DEFAULT_DETECTOR = "ssdlite320_mobilenet_v3_large"  # the bundled one knows nothing but blood cells
 
 
 def load_detector(
@@ -74,6 +74,13 @@ def load_detector(
     if name is not None and is_model_file(name):
         from visionkit.tasks.detect_file import detector_from_file
 
+        if size_hw is not None or weights is not None or instances not in (None, 1) or batch != 1:
+            raise UsageError(
+                "option-unfit",
+                "A model file has its size and its weights in it, held once; leave size_hw, weights, instances and "
+                "batch out.",
+            )
+
         return detector_from_file(name, **how, **options)
     card = load_card(default_detector() if name is None else name)
     if card.task != "detect":
@@ -99,11 +106,8 @@ def load_detector(
 
 
 def default_detector() -> str:
-    """The card that is taken where none is named: one whose weights come with VisionKit, else `DEFAULT_DETECTOR`."""
-    from visionkit.weights import list_cards
-
-    bundled = [c.name for c in list_cards() if c.task == "detect" and any(entry.file for entry in c.weights)]
-    return bundled[0] if bundled else DEFAULT_DETECTOR
+    """The card that is taken where none is named: of everyday things, whatever else comes with VisionKit."""
+    return DEFAULT_DETECTOR
 
 
 class _CardDetector(CardNetwork):
