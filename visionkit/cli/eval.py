@@ -10,6 +10,7 @@ import click
 
 from visionkit.cli.eval_classify import classify
 from visionkit.cli.eval_detect import detect
+from visionkit.cli.eval_mot import mot
 from visionkit.cli.eval_segment import segment
 from visionkit.cli.options import model_options
 from visionkit.cli.text import emit, emit_json, examples, table
@@ -93,4 +94,5 @@ def _rows(results: dict[str, list[Score]]) -> list[list[str]]:
 
 command.add_command(classify)
 command.add_command(detect)
+command.add_command(mot)
 command.add_command(segment)

@@ -27,6 +27,7 @@ from visionkit.train.detection_raw import Finding, ImageFinder, Raw, RawImage
 __all__ = ["LAYOUTS", "DetectionFolders", "DetectionSample", "read_detection_folders"]
 
 LAYOUTS = ("voc", "coco", "yolo", "openimages")
+HEAD, MOST_BYTES = 1 << 16, 1 << 28
 BEYOND = 1.0  # pixels by which a box may leave its image before it is told
 
 
@@ -229,20 +230,20 @@ def _checked_boxes(
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Height and width of the upright image, from its header."""
+    """Height and width of the upright image, from its header; the rest of the file is read only where that needs it."""
     shown = printable_name(path.name)
     try:
         with path.open("rb") as handle:
-            data = handle.read(1 << 16)
-            if path.stat().st_size > len(data):
-                data += handle.read(1 << 28)
+            data = handle.read(HEAD)
+            kind = sniff(data[:HEAD_BYTES])
+            if kind.kind != "image":
+                raise InputError("input-undecodable", f"{shown} is not an image that VisionKit reads.")
+            try:
+                header = read_header(data, kind.format)
+            except HeaderError:
+                header = read_header(data + handle.read(MOST_BYTES), kind.format)
     except OSError as error:
         raise unreadable(error, shown) from None
-    kind = sniff(data[:HEAD_BYTES])
-    if kind.kind != "image":
-        raise InputError("input-undecodable", f"{shown} is not an image that VisionKit reads.")
-    try:
-        header = read_header(data, kind.format)
     except HeaderError as error:
         raise InputError("input-undecodable", f"{shown}: {error}.") from None
     size = (header.height, header.width)
