@@ -302,8 +302,7 @@ def _clipped(boxes: Floats, size_wh: Floats) -> Floats:
 
 
 def _large(boxes: Floats, side: float) -> npt.NDArray[np.bool_]:
-    there: npt.NDArray[np.bool_] = (boxes[:, 2:] - boxes[:, :2] >= side).all(axis=1)
-    return there
+    return np.asarray((boxes[:, 2:] - boxes[:, :2] >= side).all(axis=1))
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -314,5 +313,4 @@ def _softmax(logits: Floats) -> Floats:
 
 def _sigmoid(logits: Floats) -> Floats:
     with np.errstate(over="ignore"):
-        probs: Floats = 1 / (1 + np.exp(-logits))
-    return probs
+        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
