@@ -11,7 +11,7 @@ import pytest
 
 from visionkit.runtime.base import Runner, Signature, TensorSpec
 from visionkit.runtime.machine import container_cores, default_threads
-from visionkit.runtime.measure import disagreement, probe_inputs, time_runners
+from visionkit.runtime.measure import disagreement, jittered, probe_inputs, rounding_noise, time_runners
 from visionkit.runtime.quiet import quiet
 
 
@@ -153,3 +153,33 @@ def test_quiet_lets_exceptions_through_and_nests(capfd):
         fail()
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+def steep(x: np.ndarray) -> dict[str, np.ndarray]:
+    """A network that makes much of rounding: what is left of a sum less itself, by a hundred thousand."""
+    total = x.sum(axis=1, keepdims=True, dtype=np.float32)
+    return {"y": np.tanh((total - np.float32(total.mean())) * np.float32(1e-2)), "z": x * np.float32(3)}
+
+
+def test_inputs_are_jittered_in_the_last_place():
+    probe = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32), "n": np.array([1, 2])}
+    first, *others = jittered(probe)
+    assert (first["x"] != probe["x"]).all()
+    np.testing.assert_array_equal(np.abs(first["x"] - probe["x"]), np.spacing(np.abs(probe["x"])))
+    np.testing.assert_array_equal(first["n"], probe["n"])
+    assert any((other["x"] != first["x"]).any() for other in others)
+
+
+def test_rounding_is_forgiven_as_far_as_the_network_makes_much_of_it():
+    x = np.random.default_rng(1).standard_normal((1, 2000)).astype(np.float32) * 1e6
+    probe = {"x": np.concatenate([x, x[:, ::-1]])}  # the same sum in another order
+    expected = steep(**probe)
+    noise = rounding_noise(expected, [steep(**inputs) for inputs in jittered(probe)])
+    assert noise["y"] > 1e-3 * np.abs(expected["y"]).max()
+    assert noise["z"] <= 6 * np.spacing(np.abs(probe["x"]).max())
+    received = {**expected, "y": expected["y"] + np.float32(0.9 * noise["y"])}
+    assert disagreement(expected, received) is not None
+    assert disagreement(expected, received, noise=noise) is None
+    wrong = {**expected, "z": expected["z"] * np.float32(1.01)}  # where nothing grows, nothing is forgiven
+    assert "'z' differs" in str(disagreement(expected, wrong, noise=noise))
+    assert disagreement(expected, {**expected, "y": expected["y"] + 20 * noise["y"]}, noise=noise) is not None

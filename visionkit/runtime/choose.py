@@ -10,7 +10,14 @@ from visionkit.errors import ModelError, UsageError
 from visionkit.runtime.adaptors import ADAPTORS, Adaptor, find_adaptor
 from visionkit.runtime.base import Array, Runner, Signature
 from visionkit.runtime.cache import Entry
-from visionkit.runtime.measure import TOLERANCE, disagreement, probe_inputs, time_runners
+from visionkit.runtime.measure import (
+    TOLERANCE,
+    disagreement,
+    jittered,
+    probe_inputs,
+    rounding_noise,
+    time_runners,
+)
 from visionkit.runtime.programs import KerasProgram, OnnxProgram, Program
 
 __all__ = ["Options", "choose"]
@@ -152,6 +159,7 @@ def leave_out_liars(
 ) -> None:
     """Moves from `opened` to `rejected` what fails on the probe or answers differently from the network itself."""
     expected = program.reference(probe, options.threads)
+    noise: dict[str, float] | None = None
     for name in list(opened):
         runner = opened[name][0]
         if expected is not None and ADAPTORS[name].suffix is None:
@@ -159,6 +167,11 @@ def leave_out_liars(
         try:
             received = runner(**probe)
             reason = None if expected is None else disagreement(expected, received, options.precision)
+            if reason is not None and expected is not None:  # how much does the network make of rounding?
+                if noise is None:
+                    answers = [program.reference(inputs, options.threads) for inputs in jittered(probe)]
+                    noise = rounding_noise(expected, [answer for answer in answers if answer is not None])
+                reason = disagreement(expected, received, options.precision, noise)
         except Exception as error:
             if options.runtime != "auto":
                 raise ModelError("model-failed", f"{name} fails on a probe input: {one_line(error)}") from error
