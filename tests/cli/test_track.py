@@ -115,9 +115,9 @@ def test_live_sources_are_refused_without_repeating_a_password(here, capsys, sou
     assert "secret" not in told
 
 
-def test_a_missing_box_is_told_before_a_missing_file(here, capsys):
-    assert run(["track", "missing.mp4"]) == 2
-    assert run(["track", "missing.mp4", *BOX]) == 3
+@pytest.mark.parametrize("box", [BOX, []])
+def test_a_missing_file_is_told_before_a_model_is_looked_for(here, capsys, box):
+    assert run(["track", "missing.mp4", *box]) == 3
     assert "error[input-missing]" in capsys.readouterr().err
 
 
