@@ -29,7 +29,12 @@ def finish(plan: DetectPlan, training: DetectTraining) -> None:
     found = training.goal.curves(answers)
     labels = training.table["labels"]
     classes = [
-        {"name": f"AP50 {safe_text(label)}", "data": held, "value": round(average_precision(curve), 4)}
+        {
+            "name": f"AP50 {safe_text(label)}",
+            "data": held,
+            "value": round(average_precision(curve), 4),
+            "command": "visionkit eval detect",
+        }
         for label, curve in zip(labels, found, strict=True)
         if curve.positives and len(labels) <= 20
     ]

@@ -18,6 +18,7 @@ from visionkit.errors import InputError, ModelError, UsageError
 from visionkit.geometry.detection_rules import RCNN_RULES, rcnn_rule
 from visionkit.io import write_json
 from visionkit.runtime.keras_net import has_gpu
+from visionkit.tasks.detect import BACKGROUND_NAMES
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.class_folders import Problem
 from visionkit.train.classify import policy
@@ -207,7 +208,7 @@ def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...])
         "network": network,
         "licence": "NONE",
         "labels": list(classes),
-        "args": {**args, **plan.args},
+        "args": {"classes": len(classes) + 1, **args, **plan.args},  # and the background
         "input": rule,
     }
 
@@ -243,7 +244,9 @@ def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None])
     """Put the source's weights into every layer that has its name and shape."""
     from visionkit.weights.loading import load_weights
 
-    classes = {} if "classes" in source.args or not source.labels else {"classes": len(source.labels)}
+    there_is = bool(source.labels) and source.labels[0].strip().casefold() in BACKGROUND_NAMES
+    count = len(source.labels) + (source.task == "detect" and not there_is)
+    classes = {} if "classes" in source.args or not source.labels else {"classes": count}
     size = {"size_hw": tuple(source.input["size_hw"])}
     original = _build(source.network, {**source.args, **classes, **size})
     load_weights(original, source)
