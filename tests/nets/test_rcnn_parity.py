@@ -220,7 +220,8 @@ def test_boxes_are_torchvisions_in_the_whole_graph(case: Case) -> None:
         same = (np.abs(found.xyxy - other.xyxy).max(axis=1) < 1e-2) & (found.classes == other.classes)
         assert same.mean() > 0.9
         masks = np.array(answer["masks"])[0, : len(same)]
-        np.testing.assert_allclose(masks[same], other.masks[same], atol=1e-3)
+        # over boxes that may be a hundredth of a pixel apart
+        np.testing.assert_allclose(masks[same], other.masks[same], atol=5e-3)
 
 
 @pytest.mark.parametrize("case", NAMES[1:3], indirect=True, scope="module")
