@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from visionkit.geometry.box_codec import decode_boxes
+from visionkit.geometry.box_codec import decode_boxes, encode_boxes
 from visionkit.geometry.boxes import iou_pairwise
 from visionkit.geometry.detection_rules import RCNNRule
 from visionkit.train.detect_augment import DetectView
@@ -63,6 +63,16 @@ def test_regions_have_the_class_that_a_slow_count_gives(regions: int) -> None:
         assert (found["labels"] == -1).any()  # there are not so many
     else:
         assert len(np.unique(found["boxes"][0], axis=0)) == regions  # none is drawn twice
+
+
+def test_both_edge_pixels_counted() -> None:
+    given = case()
+    found = RegionSampling(40, pixel_offset=1, weights=(1, 1, 1, 1))([ops.convert_to_tensor(x) for x in given])
+    labels, boxes, targets = (ops.convert_to_numpy(found[name]) for name in ("labels", "boxes", "targets"))
+    real = given[2][0, :2, 1:]
+    for box, change in zip(boxes[0][labels[0] > 0], targets[0][labels[0] > 0], strict=True):
+        aim = real[iou_pairwise(box[None], real)[0].argmax()]
+        np.testing.assert_allclose(change, encode_boxes(aim, box, pixel_offset=1), atol=1e-4)
 
 
 def test_the_draw_depends_on_the_seed_and_passes_nothing_back() -> None:

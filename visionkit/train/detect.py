@@ -198,7 +198,7 @@ def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...])
     args = {k: v for k, v in source.args.items() if k not in ("classes", "size_hw")} if source and same else {}
     rule = {**source.input} if source is not None else {"size_hw": list(SIZE), "resize": "stretch"}
     if source is None:
-        rule["preset"] = "tf" if network.startswith("ssd") else "torch"
+        rule["preset"] = "tf" if network.startswith("ssd") else "caffe" if "vgg" in network else "torch"
     rule.pop("resize_size", None)
     if plan.size_hw is not None:
         rule |= {"size_hw": list(plan.size_hw)}
@@ -224,7 +224,7 @@ def _learner(table: Mapping[str, Any], classes: int) -> Learner:
     outputs = set(network.output) if isinstance(network.output, dict) else set()
     if outputs == {"class_logits", "box_deltas"} and name.startswith("ssd"):
         return SSDLearner(network, arguments)
-    if outputs == {"boxes", "scores", "class_id", "count"} and name in RCNN_RULES:
+    if outputs == {"boxes", "scores", "class_id", "count"} and name in RCNN_RULES and len(network.inputs) == 2:
         return RCNNLearner(network, rcnn_rule(name, arguments.get("rule")), classes=classes)
     raise UsageError("unknown-network", f"{name} is no detector that VisionKit trains.")
 

@@ -17,6 +17,7 @@ from keras import ops
 from visionkit.geometry.assign import BACKGROUND, assign_anchors, inside_image, sample_balanced
 from visionkit.geometry.box_codec import encode_boxes
 from visionkit.geometry.detection_rules import RCNNRule
+from visionkit.layers.roi_pool import RoIPool
 from visionkit.nets.rcnn import rcnn_parts
 from visionkit.tasks.detect_network import RawDetections
 from visionkit.tasks.rcnn import rule_anchors
@@ -164,12 +165,14 @@ class RCNNLearner:
         objects = keras.Input((MOST_OBJECTS, 5), name="objects")
         # Keras tells the outputs of a layer without their names: boxes (B, R, 4), scores (B, R), count (B,)
         by_rank = {len(x.shape): x for x in keras.tree.flatten(network.get_layer("proposals").output)}
-        sampled = RegionSampling(regions, weights=self.rule.box_weights, name="sampled")(
-            [by_rank[3], by_rank[1], objects]
-        )
+        sampled = RegionSampling(
+            regions, weights=self.rule.box_weights, pixel_offset=self.rule.pixel_offset, name="sampled"
+        )([by_rank[3], by_rank[1], objects])
         pool = network.get_layer("box_roi_pool")
         again = pool.__class__.from_config({**pool.get_config(), "name": "sampled_pool"})
-        features = [network.get_layer(f"feature_{k}").output for k in range(self.rule.roi_maps)]
+        features: Any = [network.get_layer(f"feature_{k}").output for k in range(self.rule.roi_maps)]
+        if isinstance(pool, RoIPool):  # which takes one map
+            (features,) = features
         merge = network.get_layer("box_rois")
         rois = merge.__class__.from_config({**merge.get_config(), "name": "sampled_rois"})
         answer = rcnn_parts(network).box_head(rois(again([features, sampled["boxes"]])))

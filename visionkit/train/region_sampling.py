@@ -25,6 +25,7 @@ class RegionSampling(keras.layers.Layer):
         share: of the regions that have an object, at most.
         overlap: intersection over union with an object from which a region has it; below is background.
         weights: of the targets.
+        pixel_offset: 1 counts widths as `x2 - x1 + 1`, as py-faster-rcnn does.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class RegionSampling(keras.layers.Layer):
         share: float = 0.25,
         overlap: float = 0.5,
         weights: Sequence[float] = (10, 10, 5, 5),
+        pixel_offset: int = 0,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -44,6 +46,7 @@ class RegionSampling(keras.layers.Layer):
                 f"Received: regions={regions}, share={share}, overlap={overlap}."
             )
         self.regions, self.share, self.overlap, self.seed = regions, share, overlap, seed
+        self.pixel_offset = pixel_offset
         self.weights_xywh = tuple(float(w) for w in weights)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -55,7 +58,7 @@ class RegionSampling(keras.layers.Layer):
         there = ops.arange(boxes.shape[1], dtype="int32")[None] < ops.cast(count, "int32")[:, None]
         boxes = ops.concatenate([boxes, truth], axis=1)
         there = ops.concatenate([there, kinds >= 0], axis=1)
-        inter, areas, others = _overlaps(boxes, truth)
+        inter, areas, others = _overlaps(boxes, truth, float(self.pixel_offset))
         union = areas + others - inter
         iou = ops.where(
             ops.logical_and(kinds[:, None] >= 0, union > 0), inter / ops.maximum(union, 1e-6), -1.0
@@ -73,7 +76,7 @@ class RegionSampling(keras.layers.Layer):
         return {
             "boxes": picked,
             "labels": ops.cast(labels, "float32"),
-            "targets": hit * _encoded(ops.where(hit > 0, aims, picked), picked, self.weights_xywh),
+            "targets": hit * _encoded(ops.where(hit > 0, aims, picked), picked, self.weights_xywh, self.pixel_offset),
         }
 
     def _drawn(self, positive: Any, negative: Any) -> tuple[Any, Any]:
@@ -105,21 +108,21 @@ class RegionSampling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The layer's arguments."""
-        own = {"regions": self.regions, "share": self.share, "overlap": self.overlap, "seed": self.seed}
+        own = {key: getattr(self, key) for key in ("regions", "share", "overlap", "pixel_offset", "seed")}
         return {**super().get_config(), **own, "weights": self.weights_xywh}
 
 
-def _overlaps(boxes: Any, truth: Any) -> tuple[Any, Any, Any]:
+def _overlaps(boxes: Any, truth: Any, offset: float) -> tuple[Any, Any, Any]:
     """Intersections (B, N, M), areas (B, N, 1) and (B, 1, M)."""
     a, b = boxes[:, :, None], truth[:, None]
-    sides = ops.maximum(ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2]), 0.0)
-    areas = [ops.prod(ops.maximum(x[..., 2:] - x[..., :2], 0.0), axis=-1) for x in (a, b)]
+    sides = ops.maximum(ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2]) + offset, 0.0)
+    areas = [ops.prod(ops.maximum(x[..., 2:] - x[..., :2] + offset, 0.0), axis=-1) for x in (a, b)]
     return ops.prod(sides, axis=-1), areas[0], areas[1]
 
 
-def _encoded(boxes: Any, anchors: Any, weights: tuple[float, ...]) -> Any:
+def _encoded(boxes: Any, anchors: Any, weights: tuple[float, ...], offset: float) -> Any:
     """Deltas (B, S, 4), as `geometry.box_codec.encode_boxes`; a box without a side counts as one of a thousandth."""
-    size, base = (ops.maximum(x[..., 2:] - x[..., :2], 1e-3) for x in (boxes, anchors))
-    center, base_center = (0.5 * (x[..., :2] + x[..., 2:]) for x in (boxes, anchors))
+    size, base = (ops.maximum(x[..., 2:] - x[..., :2] + offset, 1e-3) for x in (boxes, anchors))
+    center, base_center = (0.5 * (x[..., :2] + x[..., 2:] + offset) for x in (boxes, anchors))
     deltas = ops.concatenate([(center - base_center) / base, ops.log(size / base)], axis=-1)
     return deltas * ops.convert_to_tensor(weights, dtype="float32")
