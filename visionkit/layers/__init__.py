@@ -16,6 +16,7 @@ from visionkit.layers.proposals import ProposalSelection
 from visionkit.layers.region_heads import ClassMasks, ForegroundProbabilities, MergeRegions, SplitRegions
 from visionkit.layers.roi_align import PyramidRoIAlign, RoIAlign
 from visionkit.layers.roi_pool import RoIPool, SpatialPyramidPooling
+from visionkit.layers.spatial_transformer import IdentityTheta, SpatialTransformer
 from visionkit.layers.suppression import NonMaximumSuppression
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "CrossCorrelation",
     "DenseCRF",
     "ForegroundProbabilities",
+    "IdentityTheta",
     "LocalResponseNormalization",
     "LpPooling2D",
     "Maxout",
@@ -45,5 +47,6 @@ __all__ = [
     "RoIPool",
     "SSDBoxes",
     "SpatialPyramidPooling",
+    "SpatialTransformer",
     "SplitRegions",
 ]

@@ -33,6 +33,7 @@ from visionkit.nets.rcnn import RCNNParts, rcnn_parts
 from visionkit.nets.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from visionkit.nets.siambox import siambox, siambox_exemplar, siambox_search
 from visionkit.nets.siamfc import siamfc, siamfc_branch, siamfc_exemplar, siamfc_search
+from visionkit.nets.spatial_transformer import st_cnn, st_fcn, stn_classifier, with_transformer
 from visionkit.nets.ssdlite import ssdlite, ssdlite320_mobilenet_v3_large
 from visionkit.nets.unet import unet
 from visionkit.nets.vgg import vgg16, vgg19
@@ -83,8 +84,12 @@ __all__ = [
     "siamfc_search",
     "ssdlite",
     "ssdlite320_mobilenet_v3_large",
+    "st_cnn",
+    "st_fcn",
+    "stn_classifier",
     "unet",
     "vgg16",
     "vgg19",
     "window_grid",
+    "with_transformer",
 ]
