@@ -37,6 +37,12 @@ DAMAGED = 5  # files that are told one by one
 @click.option(
     "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images given to the network at once."
 )
+@click.option(
+    "--distort",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Turn, scale and shift the images at random, by this seed, as training with --distort does.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def classify(data: str, split: str | None, part: str | None, batch: int, as_json: bool, **options: Any) -> int:
     """Accuracy, per class and as a whole, confusion, calibration and speed, through the task that users call.
@@ -45,6 +51,7 @@ def classify(data: str, split: str | None, part: str | None, batch: int, as_json
     code is then 4. Speed is that of resizing, network and sorting, without reading files.
     """
     from visionkit.train.class_folders import read_class_folders
+    from visionkit.train.distort import Distortion
     from visionkit.train.split import read_split
 
     if options["model"] is None:
@@ -60,8 +67,10 @@ def classify(data: str, split: str | None, part: str | None, batch: int, as_json
         raise InputError("no-images", f"The part {part or 'test'!r} holds no image of {data}.")
     from visionkit.evaluate.classify import evaluate_classifier
 
+    seed = options.pop("distort")
+    distort = None if seed is None else Distortion(seed)
     task = _load(options, batch)
-    result = evaluate_classifier(task, folders, samples, batch=batch)
+    result = evaluate_classifier(task, folders, samples, batch=batch, distort=distort)
     if as_json:
         emit_json(_as_json(result, labels, task.describe()))
     else:

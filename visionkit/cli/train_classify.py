@@ -82,6 +82,12 @@ MISTAKES = 24  # in the report
 @click.option(
     "--flip/--no-flip", default=False, help="Mirror half of the images; not for digits, letters, signs, hands."
 )
+@click.option(
+    "--distort",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Turn, scale and shift all images at random, those to choose the epoch on by this seed.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Threads that change images.")
 def classify(data: str, out: str, **given: Any) -> int:
     """Train a classifier on a folder of class folders, from scratch or from a card's weights.
@@ -132,6 +138,7 @@ def _check(given: dict[str, Any]) -> None:
 def _plan(data: Path, out: Path, given: dict[str, Any]) -> ClassifyPlan:
     from visionkit.train.augment import Augmentation
     from visionkit.train.classify import ClassifyPlan
+    from visionkit.train.distort import Distortion
     from visionkit.train.fit import FitOptions
 
     rate = given["learning_rate"] or (5e-4 if given["source"] else 2e-3)
@@ -150,6 +157,7 @@ def _plan(data: Path, out: Path, given: dict[str, Any]) -> ClassifyPlan:
         split_by=given["split_by"],
         batch=given["batch"],
         workers=given["workers"],
+        distort=None if given["distort"] is None else Distortion(given["distort"]),
         augmentation=Augmentation(strength=given["augment"], flip=given["flip"]),
         options=FitOptions(epochs=given["epochs"], learning_rate=rate, seed=given["seed"], patience=given["patience"]),
     )
@@ -173,7 +181,7 @@ def _finish(plan: ClassifyPlan, training: ClassifyTraining) -> None:
                 "name": "top-1 accuracy",
                 "data": f"{len(training.held)} validation images of {data}, on which the epoch was chosen",
                 "value": best["val_accuracy"],
-                "command": "visionkit eval classify --split split.json --part val",
+                "command": f"visionkit eval classify --split split.json --part val{_distorted(plan)}",
             }
         ],
         "trained": {
@@ -194,8 +202,12 @@ def _finish(plan: ClassifyPlan, training: ClassifyTraining) -> None:
         tell(
             f"Held back and unseen: {len(training.split.test)} images. Measure them: visionkit eval classify "
             f"--model {shlex.quote(str(plan.out))} --data {shlex.quote(str(plan.data))} "
-            f"--split {shlex.quote(str(plan.out / 'split.json'))} --part test"
+            f"--split {shlex.quote(str(plan.out / 'split.json'))} --part test{_distorted(plan)}"
         )
+
+
+def _distorted(plan: ClassifyPlan) -> str:
+    return "" if plan.distort is None else f" --distort {plan.distort.seed}"
 
 
 def _write_report(plan: ClassifyPlan, training: ClassifyTraining, command: str) -> None:
@@ -216,7 +228,7 @@ def _write_report(plan: ClassifyPlan, training: ClassifyTraining, command: str) 
             truth=labels[truth[row]],
             answer=labels[answers[row]],
             confidence=float(probs[row, answers[row]]),
-            image=load_image(training.folders, training.held[row])[0],
+            image=load_image(training.folders, training.held[row], plan.distort)[0],
         )
         for row in worst_mistakes(probs, truth, MISTAKES)
     ]
@@ -252,6 +264,7 @@ def _settings(plan: ClassifyPlan, training: ClassifyTraining) -> dict[str, objec
         "learning rate": plan.options.learning_rate,
         "seed": plan.options.seed,
         "augmentation": f"strength {plan.augmentation.strength:g}, flip {'on' if plan.augmentation.flip else 'off'}",
+        **({} if plan.distort is None else {"distorted by seed": plan.distort.seed}),
         "ended": training.result.ended,
         "time": f"{training.result.seconds:.0f} s",
     }

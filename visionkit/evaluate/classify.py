@@ -14,6 +14,7 @@ from visionkit.evaluate.classify_metrics import ClassifyScores, score_classifier
 from visionkit.structures import Classification
 from visionkit.train.class_folders import ClassFolders, Problem, Sample
 from visionkit.train.class_images import load_image
+from visionkit.train.distort import Distortion
 
 __all__ = ["ClassifyEvaluation", "evaluate_classifier", "probabilities"]
 
@@ -45,6 +46,7 @@ def evaluate_classifier(
     samples: Sequence[Sample],
     *,
     batch: int = 1,
+    distort: Distortion | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ClassifyEvaluation:
     """Measure `classify` on labelled samples; class ids of both must mean the same (`read_class_folders(classes=…)`).
@@ -52,6 +54,7 @@ def evaluate_classifier(
     Args:
         classify: a task of images uint8 (H, W, 3) BGR to their `Classification`.
         batch: images given to it at once.
+        distort: put each image down crooked first, as its name and the distortion's seed have it.
         progress: is told how many samples are done.
 
     Raises:
@@ -63,7 +66,7 @@ def evaluate_classifier(
     done: list[Sample] = []
     rows: list[npt.NDArray[np.float32]] = []
     seconds, timed = 0.0, 0
-    for chunk in _decoded(folders, samples, batch, problems):
+    for chunk in _decoded(folders, samples, batch, problems, distort):
         started = time.perf_counter()
         answers = classify([image for _, image in chunk])
         if rows:  # the first call warms up
@@ -82,13 +85,17 @@ def evaluate_classifier(
 
 
 def _decoded(
-    folders: ClassFolders, samples: Sequence[Sample], batch: int, problems: list[Problem]
+    folders: ClassFolders,
+    samples: Sequence[Sample],
+    batch: int,
+    problems: list[Problem],
+    distort: Distortion | None = None,
 ) -> Iterator[list[tuple[Sample, Image]]]:
     """The samples with their images, `batch` at a time; damaged ones go to `problems`."""
     chunk: list[tuple[Sample, Image]] = []
     for sample in samples:
         try:
-            chunk.append((sample, load_image(folders, sample)[0]))
+            chunk.append((sample, load_image(folders, sample, distort)[0]))
         except InputError as error:
             problems.append(Problem("damaged", sample.name, error.message))
         if len(chunk) == batch:

@@ -18,6 +18,7 @@ from visionkit.io.images import decode_image
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.augment import Augmentation, base_matrix
 from visionkit.train.class_folders import ClassFolders, Problem, Sample, without_contradictions
+from visionkit.train.distort import Distortion
 
 __all__ = ["CACHE_BYTES", "Checked", "TrainingBatches", "ValidationBatches", "check_images", "load_image"]
 
@@ -38,8 +39,11 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
 
 
-def load_image(folders: ClassFolders, sample: Sample) -> tuple[Image, str]:
+def load_image(folders: ClassFolders, sample: Sample, distort: Distortion | None = None) -> tuple[Image, str]:
     """The image of a sample, uint8 (H, W, 3) BGR upright, and the sha256 of its file.
+
+    Args:
+        distort: put it down crooked, as its name has it.
 
     Raises:
         InputError: as `visionkit.io.read_image`.
@@ -51,7 +55,8 @@ def load_image(folders: ClassFolders, sample: Sample) -> tuple[Image, str]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError("input-unreadable", f"{sample.name} cannot be read: {error.strerror}.") from None
-    return decode_image(data, name=sample.name)[0], hashlib.sha256(data).hexdigest()
+    image = decode_image(data, name=sample.name)[0]
+    return image if distort is None else distort.named(image, sample.name), hashlib.sha256(data).hexdigest()
 
 
 def check_images(folders: ClassFolders, progress: Callable[[int], None] | None = None) -> Checked:
@@ -101,6 +106,7 @@ class TrainingBatches:
     Args:
         rule: how a view becomes the network's input; the same that inference uses.
         batch: images in a batch; each epoch shuffles anew and leaves out what does not fill its last batch.
+        distort: put each image down crooked first, another way each time.
         cache_bytes: memory for decoded images.
     """
 
@@ -114,10 +120,12 @@ class TrainingBatches:
         batch: int,
         seed: int,
         workers: int = 1,
+        distort: Distortion | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._folders, self._samples, self._rule = folders, list(samples), rule
         self._augmentation, self._seed, self._workers = augmentation, seed, workers
+        self._distort = distort
         self.batch = min(batch, len(self._samples))
         self.steps_per_epoch = len(self._samples) // self.batch
         self._images = _Store(self._shrunk, cache_bytes)
@@ -152,6 +160,8 @@ class TrainingBatches:
         image, size_hw = self._images(sample), self._rule.size_hw
         base = base_matrix(self._rule.window((image.shape[0], image.shape[1])), size_hw)
         rng = np.random.default_rng(key)
+        if self._distort is not None:
+            image = self._distort(image, rng)
         return self._rule.normalize(self._augmentation(image, base, size_hw, rng, border=self._border))
 
     def _shrunk(self, sample: Sample) -> Image:
@@ -171,7 +181,10 @@ def _mean_bgr(rule: InputRule) -> tuple[float, ...]:
 
 
 class ValidationBatches:
-    """Images as inference sees them, in order, in batches of one size (the last one filled up with zeros)."""
+    """Images as inference sees them, in order, in batches of one size (the last one filled up with zeros).
+
+    With `distort`, they are put down crooked first, each as its name and the distortion's seed have it.
+    """
 
     def __init__(
         self,
@@ -180,11 +193,12 @@ class ValidationBatches:
         rule: InputRule,
         *,
         batch: int,
+        distort: Distortion | None = None,
         cache_bytes: int = CACHE_BYTES // 2,
     ) -> None:
         self.samples, self._batch, self._rule = list(samples), batch, rule
         self.labels = np.array([sample.class_id for sample in self.samples], np.int64)
-        self._inputs = _Store(lambda sample: rule(load_image(folders, sample)[0]), cache_bytes)
+        self._inputs = _Store(lambda sample: rule(load_image(folders, sample, distort)[0]), cache_bytes)
 
     def logits(self, predict: Callable[[npt.NDArray[np.float32]], Any]) -> npt.NDArray[np.float32]:
         """Logits (N, L) of all samples; `predict` takes float32 (B, H, W, 3)."""

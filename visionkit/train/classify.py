@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -23,6 +24,7 @@ from visionkit.tasks.input_rule import InputRule
 from visionkit.train.augment import Augmentation
 from visionkit.train.class_folders import PARTS, ClassFolders, Problem, Sample, read_class_folders
 from visionkit.train.class_images import Checked, TrainingBatches, ValidationBatches, check_images
+from visionkit.train.distort import Distortion
 from visionkit.train.fit import FitOptions, FitResult, fit
 from visionkit.train.split import Split, block_split, read_split, stratified_split
 from visionkit.weights import Card, load_card
@@ -49,6 +51,8 @@ class ClassifyPlan:
         val: fraction of each class that chooses the epoch; `test` is held back from training altogether.
         split: a file written by an earlier training, in the place of both.
         split_by: `random` in each class, or `blocks` of file names over all classes.
+        distort: put images down crooked, before `augmentation` and beside it: those that are learnt from in another
+            way each time, those that choose the epoch always in the same.
     """
 
     data: Path
@@ -65,6 +69,7 @@ class ClassifyPlan:
     split_by: str = "random"
     batch: int = 32
     workers: int = 1
+    distort: Distortion | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     options: FitOptions = field(default_factory=FitOptions)
 
@@ -129,9 +134,16 @@ def train_classifier(
         learn, held = split.select("train", checked.samples), split.select("val", checked.samples)
         batch = min(plan.batch, len(learn))
         batches = TrainingBatches(
-            folders, learn, rule, plan.augmentation, batch=batch, seed=plan.options.seed, workers=plan.workers
+            folders,
+            learn,
+            rule,
+            plan.augmentation,
+            batch=batch,
+            seed=plan.options.seed,
+            workers=plan.workers,
+            distort=plan.distort,
         )
-        validation = ValidationBatches(folders, held, rule, batch=batch)
+        validation = ValidationBatches(folders, held, rule, batch=batch, distort=plan.distort)
         plan.out.mkdir(parents=True, exist_ok=True)
         facts = _facts(plan, table, split, checked, source)
         result = fit(
@@ -296,6 +308,7 @@ def _facts(
         "batch": plan.batch,
         "augment": change.strength,
         "flip": change.flip,
+        **({} if plan.distort is None else {"distort": dataclasses.asdict(plan.distort)}),
     }
 
 
