@@ -20,6 +20,7 @@ __all__ = [
     "Detections",
     "Frame",
     "MultiClassification",
+    "Rectified",
     "Segmentation",
     "Track",
     "TrackState",
@@ -229,6 +230,42 @@ class Segmentation:
                 f"`confidence` must have the shape of `class_map` {self.class_map.shape}. "
                 f"Received: shape={self.confidence.shape}."
             )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rectified:
+    """A region of an image as a straight crop.
+
+    Args:
+        image: the crop, uint8 (h, w, 3) BGR.
+        outline: float64 (P, 2) xy, the region's edge in the image it was cut from, absolute pixels; it begins where the
+            crop's top left corner lies and goes on to its top right. Four corners, unless the edges are bent.
+        homography: float64 (3, 3), from pixels of the crop to pixels of the image, both continuous (the centre of pixel
+            i is i + 0.5); None where no matrix says it, as of a thin-plate spline.
+    """
+
+    image: npt.NDArray[np.uint8]
+    outline: npt.NDArray[np.float64]
+    homography: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        outline = np.asarray(self.outline, np.float64)
+        if self.image.ndim != 3 or outline.ndim != 2 or outline.shape[1] != 2:
+            raise ValueError(
+                "`image` must be (h, w, 3) and `outline` (P, 2). "
+                f"Received: shapes {self.image.shape} and {outline.shape}."
+            )
+        object.__setattr__(self, "outline", outline)
+        if self.homography is not None:
+            homography = np.asarray(self.homography, np.float64)
+            if homography.shape != (3, 3):
+                raise ValueError(f"`homography` must be (3, 3). Received: shape={homography.shape}.")
+            object.__setattr__(self, "homography", homography)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the crop in pixels."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

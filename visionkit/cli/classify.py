@@ -39,6 +39,7 @@ __all__ = ["command", "load_model"]
         "visionkit classify 'photos/*.jpg' --topk 3 --no-video --out - | head -3",
         "visionkit classify clip.mp4 --model resnet50 --batch 8 --smooth 1",
         "visionkit classify clip.mp4 --dense --stride 16 --heat zebra",
+        "visionkit classify photos/ --model runs/my_classifier --show-transform",
         "visionkit classify clip.mp4 --model mine.tflite --labels names.txt --preset unit",
     )
 )
@@ -57,6 +58,11 @@ __all__ = ["command", "load_model"]
     help="Of a video: time constant of the average over frames; 0 for none.  [default: 0.5]",
 )
 @dense.dense_options
+@click.option(
+    "--show-transform",
+    is_flag=True,
+    help="Of a network with a spatial transformer: draw the region that it looks at, and write it in the rows.",
+)
 @output_options
 def command(source: str, **options: Any) -> int:
     """Classify SOURCE: an image, a folder or glob of images, or a video.
@@ -118,10 +124,14 @@ def load_model(options: dict[str, Any]) -> Classifier:
     how |= {"threads": options["threads"], "instances": 1 if options["threads"] else None}
     if is_model_file(name):
         _refuse(options, ("imgsz",), "a model file has its own size")
+        if options["show_transform"]:
+            raise UsageError(
+                "option-unfit", "--show-transform needs a model card; a file does not tell its transformer."
+            )
         how |= {key: options[key] for key in ("labels", "preset", "resize") if options[key] is not None}
         return load_classifier(name, trust=options["trust_model"], **how)
     _refuse(options, ("labels", "preset", "resize"), "a model card says it")
-    how["size_hw"] = image_size(options["imgsz"])
+    how |= {"size_hw": image_size(options["imgsz"]), "transform": options["show_transform"]}
     with DownloadBar(str(name)) as bar:
         return load_classifier(name, on_compile=_tell_compiling, notice=announce, progress=bar, **how)
 
@@ -131,8 +141,10 @@ def _tell_compiling() -> None:
 
 
 def _draw(item: Item, stage: Any) -> None:
-    from visionkit.draw import draw_classes
+    from visionkit.draw import draw_classes, draw_regions
 
+    if regions := item.results.get("transform"):
+        draw_regions(item.frame.image, regions, in_place=True)
     if stage.name in item.results:
         draw_classes(item.frame.image, item.results[stage.name], stage.class_names, in_place=True)
 

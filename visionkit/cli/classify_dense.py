@@ -57,6 +57,7 @@ def check_dense_options(options: Mapping[str, Any]) -> None:
         "smooth": (options["smooth_s"], "maps are not averaged over time"),
         "batch": (options["batch"] != 1, "one frame is many windows"),
         "resize": (options["resize"], "frames keep their aspect; --imgsz is their shorter side"),
+        "show-transform": (options["show_transform"], "windows are not transformed"),
         "imgsz H,W": (len(options["imgsz"] or ()) > 1, "frames keep their aspect; --imgsz is their shorter side"),
     }
     for name, (given, why) in unfit.items():

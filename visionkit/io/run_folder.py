@@ -29,6 +29,8 @@ OURS = (
     "results.*",
     "annotated",
     "annotated.*",
+    "rectified",
+    "rectified.*",
     "masks",
     "heatmaps",
     "uncertain",

@@ -1,10 +1,12 @@
 """Frames through stages: the overlapped runner, its sinks, and the manifest of a run."""
 
 from visionkit.pipeline.classify import ClassifyStage
+from visionkit.pipeline.classify_crops import ClassifyCropsStage
 from visionkit.pipeline.detect import COUNTS, DetectStage
 from visionkit.pipeline.heatmaps import DenseStage, HeatClass, Heatmap, HeatmapSink
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.masks import MaskSink, UncertainSink
+from visionkit.pipeline.rectify import RectifiedSink, RectifyStage
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
 from visionkit.pipeline.segment import SegmentStage
 from visionkit.pipeline.sinks import Sink
@@ -16,6 +18,7 @@ from visionkit.pipeline.track import Tracker, TrackStage
 __all__ = [
     "COUNTS",
     "SMOOTH_S",
+    "ClassifyCropsStage",
     "ClassifyStage",
     "DenseStage",
     "DetectStage",
@@ -27,6 +30,8 @@ __all__ = [
     "Line",
     "MaskSink",
     "Reading",
+    "RectifiedSink",
+    "RectifyStage",
     "RunResult",
     "SegmentStage",
     "Sink",

@@ -287,7 +287,7 @@ class _Job:
         self.seconds["finish"] = time.perf_counter() - begin
         self.seconds["wall"] = self.seconds["load"] + self.seconds["flow"] + self.seconds["finish"]
         out = self._publish(status, counts, output, command) if self.folder is not None else None
-        notes = [] if output is None else list(output.get("notes", ()))
+        notes = [note for told in (output, *self.files.values()) if told for note in told.get("notes", ())]
         if not sound:
             notes.append(report.summary() + (f", {line.failed} frames failed in the model" if line.failed else ""))
         return RunResult(status, code, out, counts, self.seconds, notes, report)

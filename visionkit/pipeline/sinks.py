@@ -50,11 +50,19 @@ class VideoSink(Sink):
         place: makes the path of a named output in the run's staging folder.
         codec: as `VideoWriter`.
         end_s: the end of the kept range, for the sound.
+        stem: of the file's name.
     """
 
-    def __init__(self, place: Callable[[str], Path], *, codec: str = "auto", end_s: float | None = None) -> None:
+    def __init__(
+        self,
+        place: Callable[[str], Path],
+        *,
+        codec: str = "auto",
+        end_s: float | None = None,
+        stem: str = "annotated",
+    ) -> None:
         super().__init__()
-        self._place, self._codec, self._end_s = place, codec, end_s
+        self._place, self._codec, self._end_s, self._stem = place, codec, end_s, stem
         self._writer: VideoWriter | None = None
 
     def setup(self, info: MediaInfo, first: Frame) -> None:
@@ -63,7 +71,7 @@ class VideoSink(Sink):
         from visionkit.io.video_write import VideoWriter
 
         self._writer = VideoWriter(
-            self._place(f"annotated{video_suffix(self._codec)}"),
+            self._place(f"{self._stem}{video_suffix(self._codec)}"),
             size_hw=first.size_hw,
             codec=self._codec,
             fps=info.fps if info.fps and 0 < info.fps <= 1000 else None,

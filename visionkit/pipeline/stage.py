@@ -35,9 +35,15 @@ class Item:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of pixels held, those of masks included."""
-        masks = (getattr(result, "mask", None) for result in self.results.values())
-        return int(self.frame.image.nbytes) + sum(int(mask.nbytes) for mask in masks if mask is not None)
+        """Bytes of pixels held, those of masks and crops included."""
+        return int(self.frame.image.nbytes) + sum(_pixel_bytes(result) for result in self.results.values())
+
+
+def _pixel_bytes(result: Any) -> int:
+    if isinstance(result, list):
+        return sum(_pixel_bytes(one) for one in result)
+    pixels = (getattr(result, name, None) for name in ("mask", "image"))
+    return sum(int(one.nbytes) for one in pixels if one is not None)
 
 
 class Stage:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from visionkit.tasks.load_classify import load_classifier
     from visionkit.tasks.load_dense import load_dense_classifier
     from visionkit.tasks.load_detect import load_detector
+    from visionkit.tasks.load_rectify import load_rectifier
     from visionkit.tasks.load_segment import load_segmenter
     from visionkit.tasks.presence import PresenceOptions
+    from visionkit.tasks.rectify import BoxRectifier, CornerRectifier, Rectifier, TransformerRectifier
     from visionkit.tasks.segment import Segmenter, SegmentOptions
     from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
     from visionkit.tasks.track import SiamTracker, TrackerOptions
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AssociationOptions",
     "Associator",
+    "BoxRectifier",
     "Classifier",
     "ClassifyOptions",
+    "CornerRectifier",
     "CountPlan",
     "Counts",
     "DenseClassifier",
@@ -35,15 +39,18 @@ __all__ = [
     "Detector",
     "InputRule",
     "PresenceOptions",
+    "Rectifier",
     "SegmentOptions",
     "Segmenter",
     "SiamFCOptions",
     "SiamFCTracker",
     "SiamTracker",
     "TrackerOptions",
+    "TransformerRectifier",
     "load_classifier",
     "load_dense_classifier",
     "load_detector",
+    "load_rectifier",
     "load_segmenter",
     "load_tracker",
     "make_associator",
@@ -52,9 +59,11 @@ __all__ = [
 _PLACES = {
     "AssociationOptions": "association",
     "Associator": "association",
+    "BoxRectifier": "rectify",
     "Classifier": "classify",
     "ClassifyOptions": "classify",
     "DenseClassifier": "dense",
+    "CornerRectifier": "rectify",
     "CountPlan": "counting",
     "Counts": "counting",
     "DenseOptions": "dense",
@@ -62,15 +71,18 @@ _PLACES = {
     "Detector": "detect",
     "InputRule": "input_rule",
     "PresenceOptions": "presence",
+    "Rectifier": "rectify",
     "SegmentOptions": "segment",
     "Segmenter": "segment",
     "SiamFCOptions": "siamfc",
     "SiamFCTracker": "siamfc",
     "SiamTracker": "track",
     "TrackerOptions": "track",
+    "TransformerRectifier": "rectify",
     "load_classifier": "load_classify",
     "load_dense_classifier": "load_dense",
     "load_detector": "load_detect",
+    "load_rectifier": "load_rectify",
     "load_segmenter": "load_segment",
     "load_tracker": "load",
     "make_associator": "association",

@@ -15,6 +15,7 @@ from visionkit.errors import ModelError
 from visionkit.structures import Classification, MultiClassification
 from visionkit.tasks.compiled import CompiledTask
 from visionkit.tasks.input_rule import InputRule
+from visionkit.tasks.transform import THETA, TransformRule
 
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
@@ -69,6 +70,7 @@ class Classifier(CompiledTask):
         heads: the outputs to read, in this order; None is all.
         activation: `softmax` where the network gives logits, `none` where it gives probabilities.
         others: further runners of the same network; as many calls then run side by side.
+        transform: where the runner also gives `theta`: what the network's spatial transformer makes of it.
 
     Attributes:
         batch: images in one call of the network.
@@ -86,8 +88,10 @@ class Classifier(CompiledTask):
         heads: Sequence[str] | None = None,
         activation: Activation = "softmax",
         others: Sequence[Runner] = (),
+        transform: TransformRule | None = None,
     ) -> None:
         super().__init__(runner)
+        self.transform = transform
         self.runners = (runner, *others)
         self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
         for each in self.runners:
@@ -95,7 +99,8 @@ class Classifier(CompiledTask):
         self.runner, self.rule, self.activation = runner, rule, activation
         self.labels = labels
         self.options = options or ClassifyOptions()
-        self.heads = tuple(runner.outputs if heads is None else heads)
+        given = [name for name in runner.outputs if transform is None or name != THETA]
+        self.heads = tuple(given if heads is None else heads)
         self.multi = len(self.heads) > 1
         (self._input,) = runner.inputs.values()
         self._channels_first = _is_channels_first(self._input.shape, rule.channels)
@@ -169,13 +174,20 @@ class Classifier(CompiledTask):
         Raises:
             ModelError: `model-not-finite`.
         """
-        raw = self._raw(inputs, self.batch if count is None else count)
+        return self.infer_looking(inputs, count)[0]
+
+    def infer_looking(
+        self, inputs: Floats, count: int | None = None
+    ) -> tuple[dict[str, Floats], npt.NDArray[Any] | None]:
+        """As `infer`, and the theta (count, n) of each image; None without a `transform`."""
+        count = self.batch if count is None else count
+        outputs = self._outputs(inputs)
         found = {}
-        for head, values in raw.items():
+        for head, values in self._of_heads(outputs, count).items():
             if not np.isfinite(values).all():
                 raise ModelError("model-not-finite", "the network's answer is not finite (NaN or infinity)")
             found[head] = probabilities(values, self.activation)
-        return found
+        return found, None if self.transform is None else outputs[THETA][:count]
 
     def answer(self, probs: Mapping[str, Floats]) -> Answer:
         """The structure of one image's probabilities float32 (L,) by head."""
@@ -212,12 +224,17 @@ class Classifier(CompiledTask):
             runner.close()
 
     def _raw(self, inputs: Floats, count: int) -> dict[str, Floats]:
+        return self._of_heads(self._outputs(inputs), count)
+
+    def _outputs(self, inputs: Floats) -> dict[str, npt.NDArray[Any]]:
         feed = {self._input.name: self._encoded(inputs)}
         runner = self._idle.get()
         try:
-            outputs = runner(**feed)
+            return runner(**feed)
         finally:
             self._idle.put(runner)
+
+    def _of_heads(self, outputs: Mapping[str, npt.NDArray[Any]], count: int) -> dict[str, Floats]:
         return {head: self._decoded(head, outputs[head])[:count] for head in self.heads}
 
     def _encoded(self, inputs: Floats) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from visionkit.runtime.machine import default_threads
 from visionkit.tasks.classify import Activation, Classifier, ClassifyOptions, Labels, probabilities
 from visionkit.tasks.input_rule import PRESETS, InputRule
 from visionkit.tasks.network import CardNetwork
+from visionkit.tasks.transform import THETA, TransformRule, with_theta
 
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
@@ -50,6 +51,7 @@ def load_classifier(
     on_compile: Callable[[], None] | None = None,
     notice: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    transform: bool = False,
     **options: Any,
 ) -> Classifier:
     """The classifier of a model card or of a model file, compiled for this machine.
@@ -68,14 +70,17 @@ def load_classifier(
         weights: a file with weights for the card's network in the place of the card's own.
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
+        transform: also ask what the network's spatial transformer looks at (`Classifier.transform`).
         options: `topk`, `conf`, `classes` in the place of the card's.
 
     Raises:
-        ModelError: there is no such card or no weights, or they do not fit.
+        ModelError: there is no such card or no weights, or they do not fit; there is no transformer.
         RecipeError: the card names an option that a classifier does not have.
     """
     how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads, "batch": batch}
     if is_model_file(name):
+        if transform:
+            raise UsageError("option-unfit", "A model file does not say what its transformer is; leave transform out.")
         if size_hw is not None or weights is not None or instances not in (None, 1):
             raise UsageError(
                 "option-unfit",
@@ -94,14 +99,18 @@ def load_classifier(
     network = card_network(card, rule, weights=weights, on_build=on_compile, notice=notice, progress=progress)
     if instances is None:
         how["threads"], instances = shares(network.path.stat().st_size, threads)
-    runner = network.compiled(**how)
+    looking: tuple[Any, ...] = ()
+    if transform:
+        looking = (THETA + " beside", lambda model: with_theta(model, card.name))
+    runner = network.compiled(*looking, **how)
     again = {**how, "runtime": runner.name}
     if runner.name == "keras":  # on a GPU, a second one would wait for the first
         instances = 1
-    others = [network.compiled(**again) for _ in range(instances - 1)]
+    others = [network.compiled(*looking, **again) for _ in range(instances - 1)]
     labels = _card_labels(card)
     heads = tuple(labels) if isinstance(labels, Mapping) else None
-    classifier = Classifier(runner, rule, labels=labels, options=chosen, heads=heads, others=others)
+    looks = TransformRule.of_network(rule, card.args, int(runner.outputs[THETA].shape[-1] or 0)) if transform else None
+    classifier = Classifier(runner, rule, labels=labels, options=chosen, heads=heads, others=others, transform=looks)
     _check_labels(classifier, card.name)
     classifier.model = network.facts(runner)
     return classifier

@@ -1,0 +1,84 @@
+"""Crops out of an image along any map of the plane, by OpenCV's samplers, averaged where they would skip pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.geometry.homography import apply_homography, index_homography
+
+__all__ = ["MAX_SIDE", "homography_map", "warp", "warp_along"]
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Map = Callable[[Floats], Floats]
+
+MAX_SIDE = 32_766  # OpenCV counts pixels of a warp in 16 bits
+MAX_SAMPLES = 1 << 25  # of one averaged crop; 32 megapixels are what the largest cameras see
+PROBES = 17  # places a side at which the map is measured
+
+
+def warp(image: Image, homography: npt.ArrayLike, size_hw: tuple[int, int], *, antialias: bool = False) -> Image:
+    """The crop uint8 (h, w, 3) that `homography` cuts out of an image, bilinear; black where there is no image.
+
+    Args:
+        image: uint8 (H, W, 3); it is only read.
+        homography: (3, 3), from continuous pixels of the crop to those of the image.
+        size_hw: of the crop.
+        antialias: average what one pixel of the crop covers. Without, it is read at one place, and what lies between
+            two places is skipped: stripes and small letters of a region that shrinks to a third turn into noise.
+    """
+    matrix = np.asarray(homography, np.float64)
+    factors = _factors(homography_map(matrix), size_hw, image.shape[:2]) if antialias else (1, 1)
+    height, width = (n * factor for n, factor in zip(size_hw, factors, strict=True))
+    fine = matrix @ np.diag([1 / factors[1], 1 / factors[0], 1.0])
+    found = cv2.warpPerspective(
+        image, index_homography(fine), (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+    return _averaged(np.asarray(found, np.uint8), size_hw)
+
+
+def warp_along(image: Image, places: Map, size_hw: tuple[int, int], *, antialias: bool = False) -> Image:
+    """The same along any map from continuous points (P, 2) xy of the crop to those of the image."""
+    factors = _factors(places, size_hw, image.shape[:2]) if antialias else (1, 1)
+    height, width = (n * factor for n, factor in zip(size_hw, factors, strict=True))
+    y, x = ((np.arange(n) + 0.5) / factor for n, factor in zip((height, width), factors, strict=True))
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    where = (places(grid) - 0.5).astype(np.float32).reshape(height, width, 2)
+    found = cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return _averaged(np.asarray(found, np.uint8), size_hw)
+
+
+def homography_map(homography: npt.ArrayLike) -> Map:
+    """A matrix as a function of points."""
+    return lambda points: apply_homography(homography, points)
+
+
+def _averaged(fine: Image, size_hw: tuple[int, int]) -> Image:
+    if fine.shape[:2] == size_hw:
+        return fine
+    return np.asarray(cv2.resize(fine, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _factors(places: Map, size_hw: tuple[int, int], image_hw: tuple[int, int]) -> tuple[int, int]:
+    """Samples down and across in each pixel of the crop, so that no two neighbours are further apart than a pixel.
+
+    Never more in all than `MAX_SAMPLES`, or four for each pixel of the image, whichever is less: the near edge of a
+    region seen at a slant would ask for any number of them.
+    """
+    height, width = size_hw
+    y, x = (np.linspace(0.5, n - 0.5, PROBES) for n in size_hw)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    steps = [np.array([0.0, 0.5]), np.array([0.5, 0.0])]
+    spread = [np.linalg.norm(places(grid + step) - places(grid - step), axis=1) for step in steps]
+    wanted = [max(1.0, math.ceil(float(np.nan_to_num(one, nan=1.0, posinf=1e6).max()) - 1e-6)) for one in spread]
+    room = min(MAX_SAMPLES, max(4 * image_hw[0] * image_hw[1], height * width)) / (height * width)
+    if wanted[0] * wanted[1] > room:
+        shrink = math.sqrt(room / (wanted[0] * wanted[1]))
+        wanted = [max(1.0, one * shrink) for one in wanted]
+    down, across = (min(int(one), MAX_SIDE // n) for one, n in zip(wanted, size_hw, strict=True))
+    return max(1, down), max(1, across)
