@@ -26,6 +26,7 @@ __all__ = ["st_cnn", "st_fcn", "stn_classifier", "with_transformer"]
 Size = tuple[int, int]
 NONE = "none"
 LOCALISATIONS = ("digits", "dense", "photo")
+RATE = 0.1  # of theta's learning; Adam's steps of a full one move the whole picture at once
 DIGITS = 42  # side of the distorted digits' canvas
 
 
@@ -152,6 +153,7 @@ def with_transformer(
     localisation: str = "photo",
     localise_hw: Size | int | None = None,
     width: int = 16,
+    rate: float = RATE,
     control: Size = CONTROL,
     border: str = "clamp",
     align_corners: bool = False,
@@ -167,6 +169,8 @@ def with_transformer(
             more; `digits` and `dense` as in `st_fcn`.
         localise_hw: resize the image to this for the localisation network, which needs no detail.
         width: channels of the first convolution of `photo`.
+        rate: what the localisation network's features are multiplied by before theta is made of them, so that theta
+            learns by so much slower than the rest (the paper's house numbers: a tenth).
 
     Raises:
         ValueError: an argument out of its range; a classifier with several inputs, or of open size.
@@ -179,7 +183,7 @@ def with_transformer(
     small = image
     if localise_hw is not None:
         small = layers.Resizing(*pair(localise_hw, "localise_hw", least=8), name="localise_size")(image)
-    theta = _theta(_localise(small, localisation, width), transform, control, "theta")
+    theta = _theta(_localise(small, localisation, width), transform, control, "theta", rate)
     warp = SpatialTransformer(
         (height, across),
         transform,
@@ -218,7 +222,8 @@ def _looks(
     return seen
 
 
-def _theta(features: Any, transform: str, control: Size, name: str) -> Any:
+def _theta(features: Any, transform: str, control: Size, name: str, rate: float = RATE) -> Any:
+    """Theta (B, n) of the features (B, D), at first the identity."""
     if transform not in TRANSFORMS:
         known = ", ".join((*TRANSFORMS, NONE))
         raise ValueError(f"`transform` must be one of {known}. Received: transform={transform!r}.")
@@ -228,7 +233,7 @@ def _theta(features: Any, transform: str, control: Size, name: str) -> Any:
         bias_initializer=IdentityTheta(transform, control),
         name=name,
     )
-    return head(features)
+    return head(layers.Rescaling(rate, name=f"{name}.rate")(features))
 
 
 def _localise(image: Any, kind: str, width: int) -> Any:
