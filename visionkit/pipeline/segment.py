@@ -90,16 +90,21 @@ class SegmentStage(Stage):
 
         segmenter = self._ready()
         for item in items:
-            scores = segmenter.scores(item.frame.image)
-            if self._entropy:
-                item.results[ENTROPY] = found = scores.entropy()
-                item.fields[ENTROPY] = round(float(found.mean()), ENTROPY_DIGITS)
-            if self._flicker is not None and segmenter.refiner is not None:
-                item.results[NETWORK] = Scores(scores.maps, flicker_size(scores.size_hw)).labels()
-            if self._video is None:
-                item.results[self.name] = segmenter.answer(scores, item.frame.image)
+            image, entropy = item.frame.image, None
+            if segmenter.refiner is None:
+                item.results[self.name], entropy = segmenter.read(image, entropy=self._entropy)
             else:
-                item.results[SCORES] = scores
+                scores = segmenter.scores(image)
+                entropy = scores.entropy() if self._entropy else None
+                if self._flicker is not None:
+                    item.results[NETWORK] = Scores(scores.maps, flicker_size(scores.size_hw)).labels()
+                if self._video is None:
+                    item.results[self.name] = segmenter.answer(scores, image)
+                else:
+                    item.results[SCORES] = scores
+            if entropy is not None:
+                item.results[ENTROPY] = entropy
+                item.fields[ENTROPY] = round(float(entropy.mean()), ENTROPY_DIGITS)
 
     def settle(self, items: Sequence[Item]) -> None:
         """What needs the frame before: the CRF that starts from it, and the flicker."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +17,8 @@ from visionkit.tasks.refine import Refiner
 from visionkit.tasks.score_maps import Scores, label_type, spread
 from visionkit.tasks.segment_fit import Fit, SizeOptions, fit_of
 from visionkit.tasks.segment_network import SegmentNetwork
-from visionkit.tasks.tiling import Joined
+from visionkit.tasks.strips import LookRows, joined_parts, strips
+from visionkit.tasks.tiling import Tile, TilePlan
 
 if TYPE_CHECKING:
     from visionkit.crf import CRFParams
@@ -109,18 +110,32 @@ class Segmenter(CompiledTask):
         """
         if not isinstance(images, np.ndarray):
             return [self(image) for image in images]
-        return self.answer(self.scores(images), images)
+        return self.answer(self.scores(images), images) if self.refiner else self.read(images)[0]
 
     def scores(self, image: Image) -> Scores:
         """What the network says of an image, at its own resolution, for each look."""
         size_hw = checked_size(image)
-        maps = []
-        for scale in self.options.scales:
-            maps.append(self._look(image, scale))
-            if self.options.flip:
-                mirrored = self._look(np.ascontiguousarray(image[:, ::-1]), scale)
-                maps.append(np.ascontiguousarray(mirrored[:, :, ::-1]))
-        return Scores(tuple(maps), size_hw)
+        return Scores(tuple(self._look(image, scale, mirrored) for scale, mirrored in self._looks()), size_hw)
+
+    def read(self, image: Image, *, entropy: bool = False) -> tuple[Segmentation, Floats | None]:
+        """The structure of an image without its CRF, and the network's entropy (`Scores.entropy`) if it is wanted.
+
+        Of an image that goes in tiles, scores are held of one row of tiles at a time.
+        """
+        size_hw = checked_size(image)
+        labels: Any = None
+        confidence = np.empty(size_hw, np.float32) if self.options.confidence else None
+        parts = []
+        for scores in self._strips(image):
+            found = scores.labels()
+            rows = scores.rows or slice(None)
+            labels = np.empty(size_hw, found.dtype) if labels is None else labels
+            labels[rows] = found
+            if confidence is not None:
+                confidence[rows] = scores.confidence()
+            if entropy:
+                parts.append(scores.entropy())
+        return Segmentation(labels, confidence), np.concatenate(parts) if entropy else None
 
     def probs(self, image: Image) -> Floats:
         """The probabilities of all classes at every pixel, float32 (H, W, L); behind the CRF where there is one."""
@@ -181,33 +196,55 @@ class Segmenter(CompiledTask):
             "instances": self.network.instances,
         }
 
-    def _look(self, image: Image, scale: float) -> Floats:
+    def _looks(self) -> Iterator[tuple[float, bool]]:
+        """The size of each look at an image, and whether it is a look at the mirrored one."""
+        for scale in self.options.scales:
+            yield scale, False
+            if self.options.flip:
+                yield scale, True
+
+    def _strips(self, image: Image) -> Iterator[Scores]:
+        """The scores of an image: whole, or, where it goes in tiles, of one strip after the other."""
+        size_hw = checked_size(image)
+        if all(self.fit(size_hw, scale).plan is None for scale in self.options.scales):
+            yield self.scores(image)
+            return
+        yield from strips([LookRows(self._parts(image, *look)) for look in self._looks()], size_hw)
+
+    def _look(self, image: Image, scale: float, mirrored: bool) -> Floats:
         """The logits float32 (L, h, w) behind the image, at the network's resolution."""
+        ((found, _),) = self._parts(image, scale, mirrored, whole=True)
+        return found
+
+    def _parts(
+        self, image: Image, scale: float, mirrored: bool, *, whole: bool = False
+    ) -> Iterator[tuple[Floats, int]]:
+        """Rows of a look's logits from above, at once or, with tiles, as they are finished; and how many there are."""
         fit = self.fit((image.shape[0], image.shape[1]), scale)
-        pixels = fit.rule.pixels(image)
-        if fit.plan is not None:
-            return self._tiled(fit, pixels)
+        pixels = fit.rule.pixels(np.ascontiguousarray(image[:, ::-1]) if mirrored else image)
+        plan = fit.plan
+        if plan is None:
+            found = self._one_pass(fit, pixels)
+            parts = iter([(found, found.shape[1])])
+        else:
+            parts = joined_parts(plan, lambda tile: self._pass(fit, _cut(plan, pixels, tile)), whole=whole)
+        for found, height in parts:
+            yield np.ascontiguousarray(found[:, :, ::-1]) if mirrored else found, height
+
+    def _one_pass(self, fit: Fit, pixels: Image) -> Floats:
         found = self._pass(fit, pixels)
         if fit.content is None:
             return found
         top, bottom, left, right = fit.content
         return np.ascontiguousarray(spread(found, fit.rule.size_hw)[:, top:bottom, left:right])
 
-    def _tiled(self, fit: Fit, pixels: Image) -> Floats:
-        plan = fit.plan
-        if plan is None:
-            raise ValueError("`fit` must have a plan.")
-        joined: Joined | None = None
-        for tile in plan.tiles():
-            (y, x), (height, width) = tile.corner_yx, plan.tile_hw
-            found = self._pass(fit, np.ascontiguousarray(pixels[y : y + height, x : x + width]))
-            joined = joined or Joined(plan, height // found.shape[1])
-            joined.add(tile, found)
-        if joined is None:
-            raise RuntimeError("a plan has at least one tile")
-        return joined.result()
-
     def _pass(self, fit: Fit, pixels: Image) -> Floats:
         with self.network.input(fit.pass_hw) as inputs:
             fit.rule.normalize(pixels, inputs[0])
             return self.network(inputs)
+
+
+def _cut(plan: TilePlan, pixels: Image, tile: Tile) -> Image:
+    """The pixels of a tile, contiguous."""
+    (y, x), (height, width) = tile.corner_yx, plan.tile_hw
+    return np.ascontiguousarray(pixels[y : y + height, x : x + width])

@@ -80,13 +80,19 @@ class Joined:
     Along each axis the weight is next to nothing within `margin` of a cut edge, where the network saw its own padding
     instead of the image, and rises linearly from there over `ramp`; an edge of the image itself is not cut.
 
+    The map is held whole until its `result`, or, with tiles in the plan's order, only the rows of one row of tiles:
+    then those which no later tile changes are to be taken (`take`) before a tile further down is added.
+
     Args:
         plan: of the tiles.
         ratio: pixels of the image for one place of the maps, a divisor of the plan's step.
         margin, ramp: in pixels; by default a quarter and a half of the overlap.
+        whole: hold the whole map.
     """
 
-    def __init__(self, plan: TilePlan, ratio: int, *, margin: int | None = None, ramp: int | None = None) -> None:
+    def __init__(
+        self, plan: TilePlan, ratio: int, *, margin: int | None = None, ramp: int | None = None, whole: bool = True
+    ) -> None:
         if plan.step % ratio:
             raise ValueError(f"`ratio` must divide {plan.step}. Received: ratio={ratio}.")
         self.plan, self.ratio = plan, ratio
@@ -98,8 +104,10 @@ class Joined:
             )
         self._margin, self._ramp = margin / ratio, max(1.0, ramp / ratio)
         self._sum: Floats | None = None
-        height, width = (side // ratio for side in plan.size_hw)
-        self._weights = np.zeros((height, width), np.float32)
+        self.height, width = (side // ratio for side in plan.size_hw)
+        self.first = 0  # row that the memory begins with
+        held = self.height if whole else plan.tile_hw[0] // ratio
+        self._weights = np.zeros((held, width), np.float32)
 
     def add(self, tile: Tile, scores: Floats) -> None:
         """Take in the map (L, h, w) of one tile."""
@@ -108,15 +116,34 @@ class Joined:
         if self._sum is None:
             self._sum = np.zeros((len(scores), *self._weights.shape), np.float32)
         y, x = (corner // self.ratio for corner in tile.corner_yx)
+        y -= self.first
+        if y < 0 or y + scores.shape[1] > len(self._weights):
+            raise ValueError(f"`tile` must lie in the rows held, from {self.first} on. Received: {tile}.")
         place = (slice(y, y + scores.shape[1]), slice(x, x + scores.shape[2]))
         self._sum[(slice(None), *place)] += weights * scores
         self._weights[place] += weights
 
+    def take(self, end: int) -> Floats:
+        """The rows of the map up to `end` that were not taken before, float32 (L, rows, w); they are forgotten here."""
+        count = end - self.first
+        found = self._mean(count)
+        for held in (self._sum, self._weights):
+            if held is not None:
+                rest = held.shape[-2] - count
+                held[..., :rest, :] = held[..., count:, :].copy()
+                held[..., rest:, :] = 0
+        self.first = end
+        return found
+
     def result(self) -> Floats:
         """The whole map float32 (L, h, w)."""
-        if self._sum is None or not (self._weights > 0).all():
+        return self._mean(self.height)
+
+    def _mean(self, count: int) -> Floats:
+        weights = self._weights[:count]
+        if self._sum is None or len(weights) < count or not (weights > 0).all():
             raise RuntimeError("some part of the image was in no tile")
-        return self._sum / self._weights
+        return self._sum[:, :count] / weights
 
     def _window(self, length: int, from_edge: bool, to_edge: bool) -> Floats:
         centers = np.arange(length) + 0.5
