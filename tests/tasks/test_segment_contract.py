@@ -120,7 +120,7 @@ def test_cards_that_do_not_fit_are_told(tmp_path) -> None:
     assert caught.value.slug == "unknown-option"
     with pytest.raises(ModelError, match="not to segment"):
         load_segmenter("siambox_light")
-    with pytest.raises(ModelError, match="model file"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_segmenter("mine.tflite")
 
 
