@@ -75,7 +75,7 @@ class CornersType(click.ParamType):
     "--size",
     type=SIZE,
     metavar="N|H,W",
-    help="Of the crop, in pixels.  [default: the region's longer sides; of a model, its input]",
+    help="Of the crop, in pixels.  [default: the region's longer sides; of a model, what its transformer writes]",
 )
 @click.option("--antialias", is_flag=True, help="Average what a pixel of the crop covers, for crops that shrink a lot.")
 @model_options

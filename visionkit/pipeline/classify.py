@@ -135,7 +135,7 @@ def _look(item: Item, transform: TransformRule, theta: npt.NDArray[Any]) -> None
     found: list[Rectified | None] = []
     for one in transform.thetas(theta):
         try:
-            found.append(transform.rectified(item.frame.image, one))
+            found.append(transform.look(item.frame.image, one))
         except ModelError:  # the class stands all the same
             found.append(None)
     item.results[TRANSFORM] = found

@@ -287,7 +287,8 @@ class _Job:
         self.seconds["finish"] = time.perf_counter() - begin
         self.seconds["wall"] = self.seconds["load"] + self.seconds["flow"] + self.seconds["finish"]
         out = self._publish(status, counts, output, command) if self.folder is not None else None
-        notes = [note for told in (output, *self.files.values()) if told for note in told.get("notes", ())]
+        told = [each for each in (output, *self.files.values()) if each]
+        notes = list(dict.fromkeys(note for each in told for note in each.get("notes", ())))
         if not sound:
             notes.append(report.summary() + (f", {line.failed} frames failed in the model" if line.failed else ""))
         return RunResult(status, code, out, counts, self.seconds, notes, report)

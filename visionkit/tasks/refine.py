@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -11,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from visionkit.crf import CRFParams, VideoCRF
+    from visionkit.crf import CRFParams, FastMeanField, VideoCRF
 
-__all__ = ["MAX_CRF_PIXELS", "Refiner", "VideoRefiner", "warm_iterations"]
+__all__ = ["MAX_CRF_PIXELS", "Prepared", "Refiner", "VideoRefiner", "warm_iterations"]
 
 Floats = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
@@ -21,6 +22,23 @@ Size = tuple[int, int]
 
 MAX_CRF_PIXELS = 1 << 21  # 1920 x 1080 and a little
 WARM_SHARE = 0.4  # of the updates, where the start is the frame before
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All of a frame's CRF that needs no other frame.
+
+    Args:
+        unary: float32 (h, w, L), at the size the CRF works at.
+        colors: uint8 (h, w, 3) RGB.
+        field: of `colors`.
+        shape: (H, W, L) of the answer.
+    """
+
+    unary: Floats
+    colors: Image
+    field: FastMeanField
+    shape: tuple[int, ...]
 
 
 class Refiner:
@@ -37,11 +55,16 @@ class Refiner:
 
     def __call__(self, probs: Floats, image: Image) -> Floats:
         """Marginals float32 (H, W, L) of probabilities (H, W, L) over an image uint8 (H, W, 3) BGR."""
-        from visionkit.crf import mean_field, unary_from_probs
+        ready = self.prepare(probs, image)
+        return self.enlarged(ready.field(ready.unary), ready.shape)
+
+    def prepare(self, probs: Floats, image: Image) -> Prepared:
+        """The unary and the lattice of probabilities (H, W, L) over an image uint8 (H, W, 3) BGR."""
+        from visionkit.crf import FastMeanField, unary_from_probs
 
         small, colors, params = self.inputs(probs, image)
-        found = mean_field(unary_from_probs(small), colors, params, threads=self.threads)
-        return self.enlarged(found, probs.shape)
+        field = FastMeanField(colors, params, threads=self.threads)
+        return Prepared(unary_from_probs(small), colors, field, probs.shape)
 
     def video(self) -> VideoRefiner:
         """The same over the frames of a video in order, each starting from the one before."""
@@ -83,19 +106,26 @@ class VideoRefiner:
     def __init__(self, refiner: Refiner) -> None:
         self._refiner = refiner
         self._field: VideoCRF | None = None
-        self._shape: tuple[int, ...] = ()
 
     def __call__(self, probs: Floats, image: Image) -> Floats:
         """Marginals float32 (H, W, L) of the next frame's probabilities (H, W, L) and image uint8 (H, W, 3) BGR."""
-        from visionkit.crf import VideoCRF, unary_from_probs
+        return self.settle(self.prepare(probs, image))
 
-        small, colors, params = self._refiner.inputs(probs, image)
-        if self._field is None or self._shape != image.shape:  # the parameters go with the size
+    def prepare(self, probs: Floats, image: Image) -> Prepared:
+        """What may be done of any frame, in any thread, before its turn."""
+        return self._refiner.prepare(probs, image)
+
+    def settle(self, ready: Prepared) -> Floats:
+        """Marginals float32 (H, W, L) of the next frame."""
+        from visionkit.crf import VideoCRF
+
+        params = ready.field.params  # they go with the size
+        if self._field is None or self._field.params != params:
             updates = warm_iterations(params.iterations)
             self._field = VideoCRF(params, warm_iterations=updates, threads=self._refiner.threads)
-            self._shape = image.shape
         # RGB, for `theta_beta` may be one number a channel; to optical flow either order is grey.
-        return self._refiner.enlarged(self._field(unary_from_probs(small), colors), probs.shape)
+        found = self._field(ready.unary, ready.colors, field=ready.field)
+        return self._refiner.enlarged(found, ready.shape)
 
     @property
     def warm(self) -> bool:

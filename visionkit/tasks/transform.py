@@ -137,6 +137,20 @@ class TransformRule:
         crop = warp_along(image, lambda p: self.places(theta, p, image_hw, size_hw), size_hw, antialias=antialias)
         return Rectified(crop, outline)
 
+    def look(self, image: Image, theta: npt.ArrayLike) -> Rectified:
+        """As `rectified`, with the pixels that the network sees: cut out of its input, black where that ends.
+
+        Raises:
+            ModelError: `region-unfit`.
+        """
+        image_hw, size_hw, seen = checked_size(image), self.size_hw, self.rule.pixels(image)
+        outline, matrix = self.outline(theta, image_hw), self.homography(theta, image_hw, size_hw)
+        into = np.linalg.inv(self._to_image(image_hw))
+        if matrix is not None:
+            return Rectified(warp(seen, into @ matrix, size_hw), outline, matrix)
+        crop = warp_along(seen, lambda p: apply_homography(into, self.places(theta, p, image_hw, size_hw)), size_hw)
+        return Rectified(crop, outline)
+
     def _to_image(self, image_hw: tuple[int, int]) -> Floats:
         """From pixels of the network's input to those of the image."""
         x1, y1, x2, y2 = self.rule.window(image_hw)
