@@ -20,6 +20,7 @@ from visionkit.geometry.transformer import CONTROL, TRANSFORMS, theta_size
 from visionkit.layers.spatial_transformer import IdentityTheta, SpatialTransformer
 from visionkit.layers.windows import pair
 from visionkit.nets.blocks import Classes, classifier_head, conv_norm, image_input, layer_name
+from visionkit.nets.crop_windows import functional
 
 __all__ = ["st_cnn", "st_fcn", "stn_classifier", "with_transformer"]
 
@@ -200,7 +201,7 @@ def with_transformer(
 def _applied(model: keras.Model, x: Any) -> Any:
     """The layers of `model` called on `x` one by one: the network stays flat, its layers keep their names."""
     # Keras's own walk over its nodes. Private, so pinned and tested, as in `crop_windows`.
-    return model._run_through_graph([x], operation_fn=lambda operation: operation)
+    return functional(model)._run_through_graph([x], operation_fn=lambda operation: operation)
 
 
 def _looks(
@@ -255,18 +256,19 @@ def _localise(image: Any, kind: str, width: int) -> Any:
         names = (f"localise.conv{k}", f"localise.norm{k}")
         x = conv_norm(x, min(width * 2 ** (k - 1), 8 * width), 3, names=names, stride=2, padding=1)
         side = min(x.shape[1:3])
-    return _vector(x, (4 * width,), "localise")
+    # Not ReLU: units that die together leave theta a constant, from which nothing leads back.
+    return _vector(x, (4 * width,), "localise", "tanh")
 
 
-def _vector(x: Any, units: Sequence[int], name: str) -> Any:
+def _vector(x: Any, units: Sequence[int], name: str, activation: str = "relu") -> Any:
     x = layers.Flatten(name=f"{name}.flatten")(x)
     for k, count in enumerate(units, 1):
-        x = _dense(x, count, f"{name}.fc{k}")
+        x = _dense(x, count, f"{name}.fc{k}", activation)
     return x
 
 
-def _dense(x: Any, units: int, name: str) -> Any:
-    return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=layer_name(name))(x)
+def _dense(x: Any, units: int, name: str, activation: str = "relu") -> Any:
+    return layers.Dense(units, activation=activation, kernel_initializer="he_normal", name=layer_name(name))(x)
 
 
 def _joined(found: list[Any], name: str) -> Any:

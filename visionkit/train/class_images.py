@@ -168,6 +168,7 @@ class TrainingBatches:
         image = load_image(self._folders, sample)[0]
         x1, y1, x2, y2 = self._rule.window((image.shape[0], image.shape[1]))
         scale = ROOM * max(self._rule.size_hw[0] / (y2 - y1), self._rule.size_hw[1] / (x2 - x1))
+        scale *= 1 if self._distort is None else self._distort.canvas
         if scale >= 1:
             return image
         size_wh = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
