@@ -86,6 +86,21 @@ def _fields(params):
     return {name: getattr(params, name) for name in params.__dataclass_fields__}
 
 
+def test_a_field_made_beforehand_changes_nothing():
+    images, _, unaries = clip(4)
+    params = CRFParams(theta_alpha=20, theta_beta=20, bilateral_weight=3, gaussian_weight=1)
+    video, ahead = VideoCRF(params), VideoCRF(params)
+    fields = [ahead.prepare(image) for image in reversed(images)][::-1]  # in any order
+    for image, unary, field in zip(images, unaries, fields, strict=True):
+        assert np.array_equal(video(unary, image), ahead(unary, image, field=field))
+        assert video.warm == ahead.warm
+    wrong = ahead(unaries[3], images[3], field=fields[0])
+    assert not np.array_equal(video(unaries[3], images[3]), wrong), "the control: another frame's field"
+    for field in (ahead.prepare(images[0][:40]), VideoCRF().prepare(images[0])):
+        with pytest.raises(ValueError, match="field"):
+            ahead(unaries[0], images[0], field=field)
+
+
 def test_a_cut_starts_anew():
     images, _, unaries = clip(3)
     video = VideoCRF()

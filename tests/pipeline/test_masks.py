@@ -120,7 +120,10 @@ class Video:
         self.calls.append("reset")
         self.before = None
 
-    def __call__(self, probs, image):
+    def prepare(self, probs, image):
+        return probs
+
+    def settle(self, probs):
         self.calls.append("first" if self.before is None else "next")
         before, self.before = self.before, probs
         return probs if before is None else before

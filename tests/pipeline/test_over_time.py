@@ -116,6 +116,14 @@ def test_the_first_frame_and_one_behind_a_reset_are_those_of_a_single_image():
     assert not video.warm
 
 
+def test_what_is_prepared_in_any_order_is_settled_as_if_frame_by_frame():
+    image = textured()
+    one, other = Refiner(CRF).video(), Refiner(CRF).video()
+    ready = [one.prepare(probs_of(image, k), image) for k in (2, 1, 0)]
+    for k, prepared in enumerate(reversed(ready)):
+        assert np.array_equal(one.settle(prepared), other(probs_of(image, k), image))
+
+
 def test_a_change_of_size_starts_anew_also_where_the_crf_works_at_a_smaller_size():
     refiner = Refiner(CRF, max_pixels=28 * 18)
     video = refiner.video()

@@ -138,10 +138,15 @@ class VideoCRF:
         """Forget the last frame: the next one is the first of something else."""
         self._before = None
 
-    def __call__(self, unary: npt.ArrayLike, image: npt.NDArray[np.uint8]) -> Array:
-        """Marginals float32 (H, W, L) of the next frame; `unary` (H, W, L), `image` uint8 (H, W, 3) BGR.
+    def __call__(
+        self, unary: npt.ArrayLike, image: npt.NDArray[np.uint8], *, field: FastMeanField | None = None
+    ) -> Array:
+        """Marginals float32 (H, W, L) of the next frame; `warm` says afterwards whether the last one was of use.
 
-        `warm` says afterwards whether the last frame was of use.
+        Args:
+            unary: (H, W, L).
+            image: uint8 (H, W, 3) BGR.
+            field: `prepare` of the image, which needs no other frame and may have been made in another thread.
         """
         costs = check_unary(unary)
         picture = check_image(image, costs.shape[:2])
@@ -150,9 +155,15 @@ class VideoCRF:
                 "`image` must be uint8 (H, W, 3) or (H, W, 1), for optical flow. "
                 f"Received: shape={picture.shape}, dtype={picture.dtype}."
             )
+        if field is None:
+            field = self.prepare(picture)
+        elif field.size_hw != costs.shape[:2] or field.params != self.params:
+            raise ValueError(
+                f"`field` must be made of this image by these parameters. Received: a field of {field.size_hw} with "
+                f"{field.params}, an image of {costs.shape[:2]} and {self.params}."
+            )
         carried = self._carried(picture, costs.shape)
         self.warm = carried is not None
-        field = FastMeanField(picture, self.params, threads=self.threads, engine=self.engine)
         if carried is None:
             q = field(costs)
         else:
@@ -162,6 +173,10 @@ class VideoCRF:
             q = field(costs, initial=own + share * (before - own), iterations=self.warm_iterations)
         self._before = (np.array(picture), q)
         return q
+
+    def prepare(self, image: npt.NDArray[np.uint8]) -> FastMeanField:
+        """The field of a frame (H, W, 3), its lattice built: of a few updates about half of the work."""
+        return FastMeanField(image, self.params, threads=self.threads, engine=self.engine)
 
     def _carried(self, image: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> tuple[Array, Array] | None:
         if self._before is None or self._before[1].shape != shape or self._before[0].shape != image.shape:

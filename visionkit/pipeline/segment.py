@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from visionkit.io import MediaInfo
     from visionkit.structures import Frame
     from visionkit.tasks import Segmenter
-    from visionkit.tasks.score_maps import Scores
 
 __all__ = ["ENTROPY", "SegmentStage"]
 
 ENTROPY = "entropy"  # the key of an item's map of entropy in its results
-SCORES, NETWORK = "scores", "labels before the crf"  # keys of what `process` leaves for `settle`
+READY, NETWORK = "ready for the crf", "labels before the crf"  # keys of what `process` leaves for `settle`
 ENTROPY_DIGITS = 4
 MOST_CLASSES = 256  # of a mask of 8 bits
 
@@ -101,7 +100,7 @@ class SegmentStage(Stage):
                 if self._video is None:
                     item.results[self.name] = segmenter.answer(scores, image)
                 else:
-                    item.results[SCORES] = scores
+                    item.results[READY] = self._video.prepare(scores.probs(), image)
             if entropy is not None:
                 item.results[ENTROPY] = entropy
                 item.fields[ENTROPY] = round(float(entropy.mean()), ENTROPY_DIGITS)
@@ -113,7 +112,7 @@ class SegmentStage(Stage):
         segmenter = self._ready()
         for item in items:
             follows, image = self._follows(item.frame), item.frame.image
-            scores: Scores | None = item.results.pop(SCORES, None)
+            ready = item.results.pop(READY, None)
             network = item.results.pop(NETWORK, None)
             if item.error is not None:  # what comes behind it starts afresh
                 self._forget()
@@ -121,8 +120,8 @@ class SegmentStage(Stage):
             if not follows and self._started:
                 self._forget()
             self._started = True
-            if scores is not None:
-                item.results[self.name] = segmenter.refined(self._video(scores.probs(), image))
+            if ready is not None:
+                item.results[self.name] = segmenter.refined(self._video.settle(ready))
             if self._flicker is not None:
                 maps = {"classes": item.results[self.name].class_map}
                 self._flicker(image, maps if network is None else {**maps, "before_crf": network})
