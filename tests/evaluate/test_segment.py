@@ -60,6 +60,9 @@ def test_counts_are_those_of_the_answers(folders: MaskFolders) -> None:
     assert np.array_equal(measured.confusion, confusion)
     assert np.array_equal(measured.bands, bands)
     assert measured.boundary_f == pytest.approx(np.mean(edges))
+    each = np.array(measured.boundary)
+    assert each.shape == (3, 4)
+    np.testing.assert_allclose(measured.class_boundary_f, np.nanmean(each, axis=0))
     assert len(measured.band_iou) == 2
     assert np.isnan(result.seconds[1])
 
@@ -90,6 +93,10 @@ def test_the_crf_removes_specks_and_the_page_shows_its_gain(folders: MaskFolders
     assert result.answers[1].bands.sum() == 0  # of the steps between, edges are not measured
     html = render_evaluation(result, ["<b>", *NAMES[1:]], "shapes", "visionkit eval segment")
     assert html.count("<svg") == 2
+    first, last = result.answers[0], result.answers[-1]
+    assert f'boundary F-score</td><td class="n">{first.boundary_f:.1%}</td><td class="n">{last.boundary_f:.1%}' in html
+    assert last.boundary_f > first.boundary_f
+    assert f">{last.class_boundary_f[1]:.1%}</td></tr><tr><td>{NAMES[2]}" in html
     assert "CRF iterations" in html
     assert "<b>" not in html
 
@@ -99,6 +106,7 @@ def test_pairs_that_cannot_be_used_are_told_and_not_counted(folders: MaskFolders
     cv2.imwrite(str(folders.path(bad.mask)), np.full(SIZE, 9, np.uint8))
     material = SegmentMaterial(folders, LABELS)
     result = evaluate_segmenter(by_colour, material, folders.select("val"))
+    assert "boundary" not in render_evaluation(result, NAMES, "shapes", "visionkit eval segment")
     assert [problem.name for problem in result.problems] == [bad.name]
     assert len(result.samples) == 2
     assert int(result.answers[0].confusion.sum()) == 2 * SIZE[0] * SIZE[1]

@@ -54,6 +54,14 @@ class Measured:
         return [mean_of_there(class_iou(counts)) for counts in self.bands]
 
     @property
+    def class_boundary_f(self) -> npt.NDArray[np.float64]:
+        """The boundary F-score of each class, float64 (L,): the mean over the images it is in; nan where it is in none.
+
+        Their mean is not `boundary_f`, which means over images last.
+        """
+        return np.array([mean_of_there(column) for column in np.array(self.boundary).T])
+
+    @property
     def boundary_f(self) -> float:
         """The boundary F-score: the mean over images of the mean over the classes in them; nan if not asked for."""
         return mean_of_there(np.array([mean_of_there(row) for row in self.boundary]))

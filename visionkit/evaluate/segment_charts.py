@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from visionkit.evaluate.segment import SegmentEvaluation
+from visionkit.evaluate.segment import Measured, SegmentEvaluation
 from visionkit.train.charts import curves
 from visionkit.train.page import page, percent, settings, table, text
 
@@ -50,6 +50,9 @@ def render_evaluation(result: SegmentEvaluation, labels: Sequence[str], title: s
     first, last = result.answers[0].scores, result.answers[-1].scores
     refined = len(result.answers) > 1
     heads = ["class", "of the pixels", "accuracy", "IU", *(["IU with CRF"] if refined else [])]
+    kinds = [result.answers[0], *([result.answers[-1]] if refined else [])]
+    edges = [one.class_boundary_f for one in kinds] if result.widths else []
+    heads += ["boundary F", "boundary F with CRF"][: len(edges)]
     total = max(1, int(first.confusion.sum()))
     rows = [
         [
@@ -58,14 +61,29 @@ def render_evaluation(result: SegmentEvaluation, labels: Sequence[str], title: s
             percent(first.accuracy[k]),
             percent(first.iu[k]),
             *([percent(last.iu[k])] if refined else []),
+            *(percent(scores[k]) for scores in edges),
         ]
         for k, label in enumerate(labels)
     ]
     after = f"; {last.mean_iu:.1%} after {len(result.answers) - 1} iterations of the CRF" if refined else ""
     sections = [
         f'<p class="big">Mean IU {first.mean_iu:.1%}{after}, {len(result.samples)} images.</p>',
+        _measures(kinds, edges=bool(edges)),
         evaluation_charts(result),
         f"<h2>Each class</h2>{table(heads, rows, numbers=len(heads) - 1)}",
         f"<h2>How</h2>{settings(command, {'images': len(result.samples)}, [p.reason for p in result.problems])}",
     ]
     return page(title, sections)
+
+
+def _measures(kinds: Sequence[Measured], *, edges: bool) -> str:
+    """Each measure of the network and, behind it, of the CRF."""
+    rows = [
+        ["pixel accuracy", *(percent(one.scores.pixel_accuracy) for one in kinds)],
+        ["mean accuracy", *(percent(one.scores.mean_accuracy) for one in kinds)],
+        ["mean IU", *(percent(one.scores.mean_iu) for one in kinds)],
+        ["frequency-weighted IU", *(percent(one.scores.weighted_iu) for one in kinds)],
+    ]
+    if edges:
+        rows.append(["boundary F-score", *(percent(one.boundary_f) for one in kinds)])
+    return table(["", *["network", "with CRF"][: len(kinds)]], rows, numbers=len(kinds))
