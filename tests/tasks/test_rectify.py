@@ -142,6 +142,24 @@ def test_a_map_given_as_a_function_is_the_matrix():
         assert np.abs(by_matrix.astype(int) - along).max() <= 2
 
 
+def test_a_bent_map_is_followed_across_a_large_crop():
+    """A spline asked at each pixel, and between 128 x 128 of its places: a third of a pixel apart at most."""
+    from visionkit.tasks import warp as warping
+
+    rule = TransformRule(InputRule.preset("torch", (1080, 1920)), "tps")
+    theta = identity_theta("tps") + 0.2 * np.sin(np.arange(32))
+
+    def places(points):
+        return rule.places(theta, points, (1080, 1920), (300, 540))
+
+    found = warping._places(places, (300, 540), (300, 540))
+    y, x = np.arange(0, 300, 13), np.arange(0, 540, 7)
+    exact = places(np.stack(np.meshgrid(x + 0.5, y + 0.5), axis=-1).reshape(-1, 2)).reshape(len(y), len(x), 2)
+    apart = np.abs(found[np.ix_(y, x)] - exact)
+    assert apart.max() < 0.4
+    assert apart.mean() < 0.03
+
+
 # Of a network's input that an image is stretched, letterboxed or cropped to, the whole is read.
 @pytest.mark.parametrize(
     ("resize", "box"),
