@@ -106,7 +106,8 @@ class TrainingBatches:
     Args:
         rule: how a view becomes the network's input; the same that inference uses.
         batch: images in a batch; each epoch shuffles anew and leaves out what does not fill its last batch.
-        distort: put each image down crooked first, another way each time.
+        distort: put each image down crooked first, another way each time, and more so each epoch until number `ramp`:
+            who has never seen an upright hand cannot tell which way is up.
         cache_bytes: memory for decoded images.
     """
 
@@ -121,11 +122,12 @@ class TrainingBatches:
         seed: int,
         workers: int = 1,
         distort: Distortion | None = None,
+        ramp: int = 0,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._folders, self._samples, self._rule = folders, list(samples), rule
         self._augmentation, self._seed, self._workers = augmentation, seed, workers
-        self._distort = distort
+        self._distort, self._ramp = distort, ramp
         self.batch = min(batch, len(self._samples))
         self.steps_per_epoch = len(self._samples) // self.batch
         self._images = _Store(self._shrunk, cache_bytes)
@@ -161,7 +163,7 @@ class TrainingBatches:
         base = base_matrix(self._rule.window((image.shape[0], image.shape[1])), size_hw)
         rng = np.random.default_rng(key)
         if self._distort is not None:
-            image = self._distort(image, rng)
+            image = self._distort(image, rng, min(1.0, key[1] / self._ramp) if self._ramp else 1.0)
         return self._rule.normalize(self._augmentation(image, base, size_hw, rng, border=self._border))
 
     def _shrunk(self, sample: Sample) -> Image:

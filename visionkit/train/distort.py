@@ -45,22 +45,26 @@ class Distortion:
         """The image uint8 (h, w, 3) as it always is distorted under this name, on its canvas (H, W, 3)."""
         return self(image, np.random.default_rng((self.seed, zlib.crc32(name.encode()))))
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        """The image uint8 (h, w, 3), distorted at random, on its canvas (H, W, 3)."""
+    def __call__(self, image: Image, rng: np.random.Generator, share: float = 1.0) -> Image:
+        """The image uint8 (h, w, 3), distorted at random, on its canvas (H, W, 3).
+
+        Args:
+            share: of the distortion, 0 to 1; at 0 the picture fills the canvas, upright.
+        """
         edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
         border = [float(level) for level in np.median(edge, axis=0)]
-        matrix = self.matrix((image.shape[0], image.shape[1]), rng)
+        matrix = self.matrix((image.shape[0], image.shape[1]), rng, share)
         height, width = self._canvas_hw(image.shape)
         warped = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=border)
         return np.asarray(warped, np.uint8)
 
-    def matrix(self, size_hw: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    def matrix(self, size_hw: tuple[int, int], rng: np.random.Generator, share: float = 1.0) -> npt.NDArray[np.float64]:
         """The map (2, 3) from the image's pixel indices to those of its canvas."""
         angle, zoom, *way = rng.uniform((-1, 0, -1, -1), 1)
-        angle = np.deg2rad(self.turn) * angle
-        scale = self.smallest * (self.largest / self.smallest) ** zoom
+        angle = np.deg2rad(self.turn) * angle * share
+        scale = (self.smallest * (self.largest / self.smallest) ** zoom) ** share * self.canvas ** (1 - share)
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        room = max(0.0, (self.canvas - scale) / 2) + self.over * scale
+        room = max(0.0, (self.canvas - scale) / 2) + self.over * scale * share
         size, canvas = (np.array(sides[::-1], np.float64) for sides in (size_hw, self._canvas_hw(size_hw)))
         middle = (canvas - 1) / 2 + np.array(way) * room * size
         return np.column_stack([turn, middle - turn @ ((size - 1) / 2)])
