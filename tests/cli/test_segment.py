@@ -13,6 +13,7 @@ from tests.tasks.made_segment import halves, write_segment_card
 from visionkit.cli.shell import run
 from visionkit.io import VideoWriter, open_source, read_results
 from visionkit.tasks import load_segmenter
+from visionkit.tasks.refine import _compiles
 
 SIZE_HW = (48, 80)
 COUNT = 6
@@ -98,6 +99,27 @@ def test_all_options_together(card, here):
     listed = [json.loads(line) for line in (here / "out/uncertain/list.jsonl").read_text().splitlines()]
     assert len(listed) == 2
     assert listed[0]["entropy"] == max(row["entropy"] for row in rows)
+
+
+@pytest.mark.parametrize("over_time", ["--crf-video", "--no-crf-video"])
+def test_that_the_crf_is_compiled_is_told_once_where_it_is(card, here, capsys, monkeypatch, over_time):
+    clip, asked = small_clip(here / "small.mp4"), []
+    args = ["--crf", "--crf-iterations", "1", "--no-video", over_time]
+    assert segment(clip, card, *args, "--out", "kept") == 0
+    assert "Compiling the CRF" not in capsys.readouterr().err, "an exact one needs none"
+    monkeypatch.setattr("visionkit.tasks.refine._compiles", lambda pixels: asked.append(pixels) or True)
+    assert segment(clip, card, *args, "--out", "new") == 0
+    assert capsys.readouterr().err.count("Compiling the CRF for this machine: some seconds, once.") == 1
+    assert asked == [24 * 40]
+    assert segment(clip, card, "--no-video", "--out", "none") == 0
+    assert "Compiling the CRF" not in capsys.readouterr().err
+
+
+def test_only_a_crf_of_more_pixels_than_an_exact_ones_compiles(monkeypatch):
+    monkeypatch.setattr("visionkit.crf.must_compile", lambda: True)
+    assert [_compiles(pixels) for pixels in (24 * 40, 1024, 1025, 48 * 80)] == [False, False, True, True]
+    monkeypatch.setattr("visionkit.crf.must_compile", lambda: False)
+    assert not _compiles(48 * 80)
 
 
 def test_both_vocabularies_of_the_crf_are_the_same_options(card, here):

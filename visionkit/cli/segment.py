@@ -256,9 +256,12 @@ def load_model(options: dict[str, Any]) -> Segmenter:
             how["crf"]["iterations"] = options["crf_iterations"]
     how |= {"trust" if key == "trust_model" else key: value for key, value in told.items()}
     with DownloadBar(str(name)) as bar:
-        return load_segmenter(
+        segmenter = load_segmenter(
             name, tta=options["tta"], on_compile=_tell_compiling, notice=announce, progress=bar, **how
         )
+    if segmenter.refiner is not None:
+        segmenter.refiner.on_compile = _tell_compiling_crf
+    return segmenter
 
 
 def _crf_names() -> list[str]:
@@ -267,6 +270,10 @@ def _crf_names() -> list[str]:
 
 def _tell_compiling() -> None:
     click.echo("Compiling the network and timing the runtimes of this machine: some seconds, once a size.", err=True)
+
+
+def _tell_compiling_crf() -> None:
+    click.echo("Compiling the CRF for this machine: some seconds, once.", err=True)
 
 
 def _draw(item: Item, stage: SegmentStage, *, uncertainty: bool) -> None:

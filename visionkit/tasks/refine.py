@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +50,15 @@ class Refiner:
         params: widths are in pixels of the image.
         threads: None is all cores.
         max_pixels: of the CRF.
+
+    Attributes:
+        on_compile: called once, before the first CRF that compiles its loops, which takes seconds once on a machine.
     """
 
     def __init__(self, params: CRFParams, *, threads: int | None = None, max_pixels: int = MAX_CRF_PIXELS) -> None:
         self.params, self.threads, self.max_pixels = params, threads, max_pixels
+        self.on_compile: Callable[[], None] | None = None
+        self._telling = threading.Lock()
 
     def __call__(self, probs: Floats, image: Image) -> Floats:
         """Marginals float32 (H, W, L) of probabilities (H, W, L) over an image uint8 (H, W, 3) BGR."""
@@ -63,6 +70,7 @@ class Refiner:
         from visionkit.crf import FastMeanField, unary_from_probs
 
         small, colors, params = self.inputs(probs, image)
+        self._tell(colors.shape[0] * colors.shape[1])
         field = FastMeanField(colors, params, threads=self.threads)
         return Prepared(unary_from_probs(small), colors, field, probs.shape)
 
@@ -79,6 +87,14 @@ class Refiner:
         small = resized(probs, size_hw, cv2.INTER_AREA)
         colors = np.asarray(cv2.resize(colors, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
         return small, colors, scaled(self.params, size_hw[0] / image.shape[0])
+
+    def _tell(self, pixels: int) -> None:
+        with self._telling:
+            told, due = self.on_compile, self.on_compile is not None and _compiles(pixels)
+            if due:
+                self.on_compile = None
+        if told is not None and due:
+            told()
 
     def enlarged(self, marginals: Floats, shape: tuple[int, ...]) -> Floats:
         """Marginals at the size of the image again, `shape` being (H, W, L)."""
@@ -136,6 +152,14 @@ class VideoRefiner:
         """Forget the last frame: the next one is the first of something else."""
         if self._field is not None:
             self._field.reset()
+
+
+def _compiles(pixels: int) -> bool:
+    """Whether a CRF of so many pixels compiles its loops first."""
+    from visionkit.crf import must_compile
+    from visionkit.crf.engine import EXACT_PIXELS
+
+    return pixels > EXACT_PIXELS and must_compile()
 
 
 def warm_iterations(iterations: int) -> int:
