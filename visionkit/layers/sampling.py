@@ -85,7 +85,7 @@ def _spline(theta: Any, lines: tuple[Any, Any], control: tuple[int, int]) -> tup
     basis = thin_plate_basis(np.stack([x.ravel(), y.ravel()], axis=-1), points)
     # Two constants, not one sliced in the graph; the affine part of the basis keeps what does not move where it is.
     matrix = ops.convert_to_tensor(basis.T.astype(np.float32))  # (K, h * w)
-    moved = [theta[:, k::2] - points[:, k].astype(np.float32) for k in (0, 1)]
+    moved = [theta[:, k::2] - ops.convert_to_tensor(points[:, k].astype(np.float32)) for k in (0, 1)]
     found = [ops.reshape(ops.matmul(m, matrix), (-1, height, width)) for m in moved]
     return found[0], found[1]
 
