@@ -160,7 +160,7 @@ def test_a_transformer_says_the_region(here, capsys):
         (["--corners", "0,0,90000,0,90000,90000,0,90000"], "size-too-large", "give a smaller size"),
         (["--corners", CORNERS, "--model", "sign_digits"], "option-unfit", "give one of them"),
         (["--corners", CORNERS, "--runtime", "litert"], "option-unfit", "--runtime is about a model"),
-        (["--corners", CORNERS, "--format", "coco"], "format-unfit", "is for detections"),
+        (["--corners", CORNERS, "--format", "jsonl,csv"], "format-unfit", "--format csv is for objects"),
         ([], "no-region", "The region comes from --corners"),
         (["--model", "a.tflite"], "option-unfit", "a model file"),
     ],

@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "segment": ("visionkit.cli.segment", "Say what every pixel of images or of a video belongs to."),
     "detect": ("visionkit.cli.detect", "Find objects in images or in a video, number and count them."),
     "track": ("visionkit.cli.track", "Follow one object through a video or a folder of images."),
-    "rectify": ("visionkit.cli.rectify", "Straighten what was seen at a slant: a region as an upright video or image."),
+    "rectify": ("visionkit.cli.rectify", "Straighten a slanted region of images or of a video."),
     "count": ("visionkit.cli.count", "Count at lines and zones from stored results, without running the model."),
     "demo": ("visionkit.cli.demo", "Render a clip with known boxes and follow its object."),
     "train": ("visionkit.cli.train", "Train a model on your own material."),

@@ -102,7 +102,7 @@ def check_rectify_options(options: dict[str, Any]) -> None:
     """Refuse no region, two regions, and what has no meaning with the one that is given.
 
     Raises:
-        UsageError: `no-region`, `option-unfit`, `bad-corners`, `size-too-large`.
+        UsageError: `no-region`, `option-unfit`, `format-unfit`, `bad-corners`, `size-too-large`.
     """
     from visionkit.tasks.load_classify import is_model_file
 
@@ -113,6 +113,8 @@ def check_rectify_options(options: dict[str, Any]) -> None:
             "The region comes from --corners X,Y,X,Y,X,Y,X,Y or from a --model with a spatial transformer: give one of "
             "them.",
         )
+    if other := [name for name in options["formats"] if name != "jsonl"]:
+        raise UsageError("format-unfit", f"--format {other[0]} is for objects; this command writes jsonl.")
     if model is not None and is_model_file(model):
         raise UsageError("option-unfit", f"--model expected a classifier's card. Received: {model!r}, a model file.")
     if corners is not None:
