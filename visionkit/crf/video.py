@@ -36,11 +36,11 @@ def warp(values: npt.NDArray[Any], flow: Array, *, nearest: bool = False) -> npt
     x, y = np.ascontiguousarray(grid[..., 0]), np.ascontiguousarray(grid[..., 1])
     how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     planes = np.atleast_3d(values)
-    parts = [  # OpenCV remaps four channels at once at most
-        cv2.remap(np.ascontiguousarray(planes[..., i : i + 4]), x, y, how, borderMode=cv2.BORDER_REPLICATE)
-        for i in range(0, planes.shape[2], 4)
-    ]
-    return np.concatenate([np.atleast_3d(part) for part in parts], axis=2).reshape(values.shape)
+    out = np.empty((height, width, planes.shape[2]), values.dtype)
+    for i in range(0, planes.shape[2], 4):  # OpenCV remaps four channels at once at most
+        part = np.ascontiguousarray(planes[..., i : i + 4])
+        out[..., i : i + 4] = np.atleast_3d(cv2.remap(part, x, y, how, borderMode=cv2.BORDER_REPLICATE))
+    return out.reshape(values.shape)
 
 
 def flicker_index(
@@ -170,7 +170,10 @@ class VideoCRF:
             before, trusted = carried
             share = (np.float32(self.memory) * trusted)[..., None]
             own = field(costs, iterations=0)
-            q = field(costs, initial=own + share * (before - own), iterations=self.warm_iterations)
+            before -= own  # own + share * (before - own), in the carried marginals' memory
+            before *= share
+            before += own
+            q = field(costs, initial=before, iterations=self.warm_iterations)
         self._before = (np.array(picture), q)
         return q
 
