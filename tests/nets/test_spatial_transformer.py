@@ -111,7 +111,7 @@ def test_a_transformer_learns_to_undo_a_shift():
 
 def test_the_same_in_litert(tmp_path):
     network = nets.stn_classifier(
-        args={"width": 8}, classes=4, size_hw=(40, 48), view_hw=(24, 28), transform="tps", control=(3, 3)
+        width=8, classes=4, size_hw=(40, 48), view_hw=(24, 28), transform="tps", control=(3, 3)
     )
     rng = np.random.default_rng(4)
     network.get_layer("theta").kernel.assign(rng.normal(0, 0.2, network.get_layer("theta").kernel.shape))

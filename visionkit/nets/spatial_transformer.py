@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -115,23 +115,32 @@ def st_cnn(
 def stn_classifier(
     *,
     classifier: str = "resnet",
-    args: Mapping[str, Any] | None = None,
     transform: str = "affine",
     view_hw: Size | int | None = None,
+    localisation: str = "photo",
+    localise_hw: Size | int | None = None,
+    localise_width: int = 16,
+    rate: float = RATE,
+    control: Size = CONTROL,
+    border: str = "clamp",
+    align_corners: bool = False,
+    antialias: bool | int = False,
     classes: Classes = 10,
     size_hw: Size | None = (96, 96),
-    **options: Any,
+    **args: Any,
 ) -> keras.Model:
     """Any classifier of `visionkit.nets` behind a transformer: `image` float32 (B, H, W, 3) -> `logits`.
 
     Args:
-        classifier: name of the network, with its keyword arguments `args`.
+        classifier: name of the network; `args` are its own keyword arguments.
         transform: of the transformer; `none` for the same network without.
         view_hw: what the classifier sees; without, the image's size.
         size_hw: of the image, from which the transformer samples.
-        options: further arguments of `with_transformer`.
+        localisation, localise_hw, localise_width, rate: of the localisation network, see `with_transformer`.
+        control, border, align_corners, antialias: of the transformer, see `SpatialTransformer`.
 
     Raises:
+        TypeError: the classifier does not take one of `args`.
         ValueError: no such classifier, an argument out of its range, or an open size.
     """
     function: Any = getattr(importlib.import_module("visionkit.nets"), classifier, None)
@@ -142,8 +151,23 @@ def stn_classifier(
         raise ValueError("`size_hw` must be given: the transformer samples a fixed grid. Received: size_hw=None.")
     plain = transform == NONE
     view = size_hw if plain or view_hw is None else pair(view_hw, "view_hw", least=1)
-    network = function(**{**(args or {}), "classes": classes, "size_hw": view})
-    return network if plain else with_transformer(network, transform=transform, size_hw=size_hw, **options)
+    own = {"transform": NONE} if "transform" in known else {}
+    network = function(**{**args, **own, "classes": classes, "size_hw": view})
+    if plain:
+        return network
+    return with_transformer(
+        network,
+        transform=transform,
+        size_hw=size_hw,
+        localisation=localisation,
+        localise_hw=localise_hw,
+        localise_width=localise_width,
+        rate=rate,
+        control=control,
+        border=border,
+        align_corners=align_corners,
+        antialias=antialias,
+    )
 
 
 def with_transformer(
@@ -153,7 +177,7 @@ def with_transformer(
     size_hw: Size | None = None,
     localisation: str = "photo",
     localise_hw: Size | int | None = None,
-    width: int = 16,
+    localise_width: int = 16,
     rate: float = RATE,
     control: Size = CONTROL,
     border: str = "clamp",
@@ -166,10 +190,10 @@ def with_transformer(
         classifier: functional, of one input (B, h, w, C) of fixed size, which the transformer writes.
         transform: see `SpatialTransformer`, as for `control`, `border`, `align_corners` and `antialias`.
         size_hw: of the image; without, the classifier's own input size.
-        localisation: `photo`, convolutions that halve the map until it is small, normalised, `width` channels and
-            more; `digits` and `dense` as in `st_fcn`.
+        localisation: `photo`, convolutions that halve the map until it is small, normalised, `localise_width` channels
+            and more; `digits` and `dense` as in `st_fcn`.
         localise_hw: resize the image to this for the localisation network, which needs no detail.
-        width: channels of the first convolution of `photo`.
+        localise_width: channels of the first convolution of `photo`.
         rate: what the localisation network's features are multiplied by before theta is made of them, so that theta
             learns by so much slower than the rest (the paper's house numbers: a tenth).
 
@@ -184,7 +208,7 @@ def with_transformer(
     small = image
     if localise_hw is not None:
         small = layers.Resizing(*pair(localise_hw, "localise_hw", least=8), name="localise_size")(image)
-    theta = _theta(_localise(small, localisation, width), transform, control, "theta", rate)
+    theta = _theta(_localise(small, localisation, localise_width), transform, control, "theta", rate)
     warp = SpatialTransformer(
         (height, across),
         transform,
@@ -256,19 +280,22 @@ def _localise(image: Any, kind: str, width: int) -> Any:
         names = (f"localise.conv{k}", f"localise.norm{k}")
         x = conv_norm(x, min(width * 2 ** (k - 1), 8 * width), 3, names=names, stride=2, padding=1)
         side = min(x.shape[1:3])
-    # Not ReLU: units that die together leave theta a constant, from which nothing leads back.
-    return _vector(x, (4 * width,), "localise", "tanh")
+    # Of mean 0 over the images. Units with a mean are a lever to move all images alike, and are pulled until they
+    # saturate or die together; theta is a constant then, and nothing leads back.
+    x = layers.Flatten(name="localise.flatten")(x)
+    x = layers.Dense(4 * width, use_bias=False, name=layer_name("localise.fc"))(x)
+    return layers.BatchNormalization(momentum=0.9, center=False, scale=False, name=layer_name("localise.fc_norm"))(x)
 
 
-def _vector(x: Any, units: Sequence[int], name: str, activation: str = "relu") -> Any:
+def _vector(x: Any, units: Sequence[int], name: str) -> Any:
     x = layers.Flatten(name=f"{name}.flatten")(x)
     for k, count in enumerate(units, 1):
-        x = _dense(x, count, f"{name}.fc{k}", activation)
+        x = _dense(x, count, f"{name}.fc{k}")
     return x
 
 
-def _dense(x: Any, units: int, name: str, activation: str = "relu") -> Any:
-    return layers.Dense(units, activation=activation, kernel_initializer="he_normal", name=layer_name(name))(x)
+def _dense(x: Any, units: int, name: str) -> Any:
+    return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=layer_name(name))(x)
 
 
 def _joined(found: list[Any], name: str) -> Any:

@@ -106,8 +106,9 @@ class TrainingBatches:
     Args:
         rule: how a view becomes the network's input; the same that inference uses.
         batch: images in a batch; each epoch shuffles anew and leaves out what does not fill its last batch.
-        distort: put each image down crooked first, another way each time, and more so each epoch until number `ramp`:
-            who has never seen an upright hand cannot tell which way is up.
+        distort: put each image down crooked first, another way each time.
+        ramp: epochs between which the distortion grows from nothing to the whole; a transformer can learn to straighten
+            once there is a classifier that knows what upright is.
         cache_bytes: memory for decoded images.
     """
 
@@ -122,7 +123,7 @@ class TrainingBatches:
         seed: int,
         workers: int = 1,
         distort: Distortion | None = None,
-        ramp: int = 0,
+        ramp: tuple[int, int] = (0, 0),
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._folders, self._samples, self._rule = folders, list(samples), rule
@@ -160,10 +161,12 @@ class TrainingBatches:
 
     def _view(self, sample: Sample, key: tuple[int, int, int]) -> npt.NDArray[np.float32]:
         image, size_hw = self._images(sample), self._rule.size_hw
-        base = base_matrix(self._rule.window((image.shape[0], image.shape[1])), size_hw)
         rng = np.random.default_rng(key)
         if self._distort is not None:
-            image = self._distort(image, rng, min(1.0, key[1] / self._ramp) if self._ramp else 1.0)
+            first, last = self._ramp
+            share = (key[1] - first) / (last - first) if key[1] < last else 1.0
+            image = self._distort(image, rng, max(0.0, share))
+        base = base_matrix(self._rule.window((image.shape[0], image.shape[1])), size_hw)
         return self._rule.normalize(self._augmentation(image, base, size_hw, rng, border=self._border))
 
     def _shrunk(self, sample: Sample) -> Image:

@@ -52,8 +52,8 @@ class ClassifyPlan:
         split: a file written by an earlier training, in the place of both.
         split_by: `random` in each class, or `blocks` of file names over all classes.
         distort: put images down crooked, before `augmentation` and beside it: those that are learnt from in another
-            way each time, and more each epoch over the first half of them; those that choose the epoch always in the
-            same, and wholly.
+            way each time, not at all for the first fifth of the epochs and then more and more until half of them;
+            those that choose the epoch always in the same, and wholly.
     """
 
     data: Path
@@ -143,7 +143,7 @@ def train_classifier(
             seed=plan.options.seed,
             workers=plan.workers,
             distort=plan.distort,
-            ramp=plan.options.epochs // 2,
+            ramp=(plan.options.epochs // 5, plan.options.epochs // 2),
         )
         validation = ValidationBatches(folders, held, rule, batch=batch, distort=plan.distort)
         plan.out.mkdir(parents=True, exist_ok=True)

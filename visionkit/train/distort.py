@@ -27,10 +27,10 @@ class Distortion:
     """
 
     seed: int = 0
-    turn: float = 90.0
-    smallest: float = 0.5
+    turn: float = 60.0
+    smallest: float = 0.6
     largest: float = 1.0
-    canvas: float = 2.0
+    canvas: float = 1.5
     over: float = 0.05
 
     def __post_init__(self) -> None:
