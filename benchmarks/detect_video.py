@@ -4,11 +4,11 @@
         [--boxes 12] [-- OPTION…]
 
 The command's own code runs with its defaults and random weights, written to a throwaway card: decoding, the network,
-boxes, drawing, H.264, rows. What stands behind `--` is handed to the command (`-- --track`). The bar: 25 frames a second
-on two cores.
+boxes, drawing, H.264, rows. What stands behind `--` is handed to the command (`-- --track`). The bar: 25 frames a
+second on two cores.
 
-Random weights find nothing, so `--conf` is set to what about `--boxes` boxes of the first frames exceed: drawing and rows
-then have the work of a street. After the runs the processor time of each step is taken alone, on one thread, and the
+Random weights find nothing, so `--conf` is set to what about `--boxes` boxes of the first frames exceed: drawing and
+rows then have the work of a street. After the runs the processor time of each step is taken alone, on one thread.
 """
 
 from __future__ import annotations
