@@ -56,5 +56,3 @@ def test_a_transformer_before_fully_connected_layers_leaves_a_third_of_the_error
     without, straightened = error("none"), error("affine")
     assert straightened <= 0.06, (without, straightened)
     assert straightened <= without / 3, (without, straightened)
-
-
