@@ -30,7 +30,7 @@ MISTAKES = [
     (["inspect", "empty.mp4"], 3, "input-undecodable"),
     (["inspect", "text.mp4"], 3, "input-undecodable"),
     (["inspect", "empty_folder"], 3, None),
-    (["track", "clip.avi"], 2, None),
+    (["detect", "clip.avi", "--line", "0,0,10,10"], 2, "track-needed"),
     (["track", "clip.avi", "--box", "1,2,3"], 2, "bad-box"),
     (["track", "clip.avi", "--box", "500,500,20,20"], 2, "box-outside"),
     (["track", "missing.mp4", "--box", "10,10,20,20"], 3, None),

@@ -30,7 +30,9 @@ def write_transformer_card(
     keras.utils.set_random_seed(5)
     args = {
         "classifier": "resnet",
-        "args": {"depths": [1], "width": 8, "stem": "small"},
+        "depths": [1],
+        "width": 8,
+        "stem": "small",
         "transform": transform,
         "view_hw": list(VIEW_HW),
         "localisation": "dense",
@@ -46,7 +48,7 @@ def write_transformer_card(
     lines = ['task = "classify"', 'network = "stn_classifier"', 'licence = "Apache-2.0"']
     lines += [f"labels = {json.dumps(LABELS)}", "[args]", 'classifier = "resnet"', f'transform = "{transform}"']
     lines += [f"view_hw = {list(VIEW_HW)}", 'localisation = "dense"']
-    lines += ['args = {depths = [1], width = 8, stem = "small"}']
+    lines += ["depths = [1]", "width = 8", 'stem = "small"']
     lines += ["[input]", f"size_hw = {list(SIZE_HW)}", f'resize = "{resize}"', 'preset = "torch"']
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     lines += ["[[weights]]", 'file = "tiny.weights.h5"', f'sha256 = "{sha256}"', 'format = "visionkit"']
