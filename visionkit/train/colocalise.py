@@ -2,8 +2,8 @@
 
 Jaderberg, Simonyan, Zisserman, Kavukcuoglu, Spatial transformer networks, NIPS 2015, appendix A.2 (of the extended
 version): crops of the same object lie closer together, in the features of a fixed encoder, than a crop and a random
-patch of its image. Crops of nothing must not be alike in these features, or it is learnt to look away; of several starts,
-take that of the lowest loss.
+patch of its image. Crops of nothing must not be alike in these features, or it is learnt to look away; of several
+starts, take that of the lowest loss.
 """
 
 from __future__ import annotations
