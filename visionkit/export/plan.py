@@ -1,4 +1,4 @@
-"""What an exported model is made of, whatever its task and its format: the plan that a task's module makes of a card."""
+"""What an exported model is made of, whatever its task and format: the plan that a task's module makes of a card."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class ExportPlan:
             static shape and the network's size; without, any sizes, and it resizes. None: `serving_default` is the
             signature named `default`.
         default: of `raw`, where there is no `serve`.
-        embed: from the network's input to its features (B, F), where it has them.
-        variables: models and layers whose variables the artifact keeps; without any, those of `raw`, `embed`, `model`.
+        embed: (image, fixed), as `serve` takes them, to the network's features (B, F), where it has them.
+        variables: models and layers whose variables the artifact keeps; without any, `model` and `raw`.
         tolerances: by output of `serve`: the largest difference from `expected`, absolute.
         raw_inputs: from an image to the inputs of signatures, as the task would make them, for the probes; what it does
             not name is tried on noise.
@@ -94,7 +94,7 @@ class ExportPlan:
     expected: Callable[[Sequence[Image], bool], list[dict[str, Array]]]
     serve: Callable[[Any, bool], dict[str, Any]] | None = None
     default: str = ""
-    embed: keras.Model | None = None
+    embed: Callable[[Any, bool], Any] | None = None
     variables: Sequence[Any] = ()
     tolerances: Mapping[str, float] = field(default_factory=dict)
     raw_inputs: Callable[[Image], Mapping[str, Mapping[str, Array]]] | None = None
@@ -105,7 +105,7 @@ class ExportPlan:
         """Whatever holds variables."""
         if self.variables:
             return list(self.variables)
-        return [self.model, *self.raw.values(), *([] if self.embed is None else [self.embed])]
+        return [self.model, *self.raw.values()]
 
 
 # By a card's task, the module with `make_plan(card, options) -> ExportPlan`; imported when it is needed.
