@@ -1,0 +1,209 @@
+"""How much worse one model is than another on the same images, with an interval: the paired bootstrap.
+
+Efron, Tibshirani, An introduction to the bootstrap, 1993, chapter 8: images are drawn again and again with replacement,
+and each time both models are scored on the same draw, so that what is hard for both cancels out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.compress.verdict import Interval
+from visionkit.geometry.average_precision import IGNORED, average_precision, box_overlaps, match_answers
+from visionkit.geometry.average_precision import precision_recall as curve_of
+from visionkit.geometry.label_maps import class_iou, mean_of_there
+
+__all__ = ["ClassifyOutcome", "DetectOutcome", "Outcome", "Paired", "SegmentOutcome", "compare_paired"]
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+DRAWS, AT_ONCE = 1000, 1 << 22
+
+
+class Outcome(Protocol):
+    """What one model answered on N images, kept so that any draw of them can be scored."""
+
+    @property
+    def images(self) -> int:
+        """N."""
+
+    @property
+    def counts(self) -> Counts:
+        """Examples of each class (L,): images, objects or pixels."""
+
+    def scores(self, weights: Counts) -> Floats:
+        """Of draws (D, N), how often each holds each image: the metric, then that of each class, (D, 1 + L)."""
+
+
+@dataclass(frozen=True)
+class ClassifyOutcome:
+    """top-1 accuracy, and recall of each class.
+
+    Args:
+        answers, labels: class ids int64 (N,).
+        classes: L.
+    """
+
+    answers: Counts
+    labels: Counts
+    classes: int
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def counts(self) -> Counts:
+        """Images of each class."""
+        return np.bincount(self.labels, minlength=self.classes)
+
+    def scores(self, weights: Counts) -> Floats:
+        """As `Outcome`."""
+        right = (self.answers == self.labels).astype(np.float64)
+        truth = np.eye(self.classes)[self.labels]  # (N, L)
+        there, found = weights @ truth, weights @ (truth * right[:, None])
+        recall = np.divide(found, there, out=np.full(there.shape, np.nan), where=there > 0)
+        return np.concatenate([(weights @ right / weights.sum(axis=1))[:, None], recall], axis=1)
+
+
+class DetectOutcome:
+    """Average precision at an overlap of 0.5, as `visionkit.evaluate.detect` counts it: the mean, and of each class.
+
+    Args:
+        answers: of each image boxes (K, 4), confidence (K,) and class ids (K,).
+        truths: of each image boxes (M, 4), class ids (M,) and whether they are ignored (M,).
+        classes: L.
+    """
+
+    def __init__(
+        self,
+        answers: Sequence[tuple[Any, Any, Any]],
+        truths: Sequence[tuple[Any, Any, Any]],
+        classes: int,
+        *,
+        threshold: float = 0.5,
+    ) -> None:
+        self.images = len(truths)
+        self.positives = np.zeros((classes, self.images), np.int64)
+        self._found: list[tuple[Counts, Counts, Floats]] = []  # of each class: image, hit, confidence, the surest first
+        for class_id in range(classes):
+            parts: list[tuple[Any, Any, Any]] = []
+            for place, (answer, truth) in enumerate(zip(answers, truths, strict=True)):
+                own, there = np.asarray(answer[2]) == class_id, np.asarray(truth[1]) == class_id
+                skip, sure = np.asarray(truth[2], bool)[there], np.asarray(answer[1], np.float64)[own]
+                hits = match_answers(
+                    box_overlaps(np.asarray(answer[0])[own], np.asarray(truth[0])[there]), sure, skip, threshold
+                )
+                self.positives[class_id, place] = int((~skip).sum())
+                parts.append((np.full(len(hits), place), hits, sure))
+            places, hits, sure = (np.concatenate(column) for column in zip(*parts, strict=True))
+            kept = hits != IGNORED
+            places, hits, sure = places[kept], hits[kept], sure[kept]
+            order = np.argsort(-sure, kind="stable")
+            self._found.append((places[order], hits[order], sure[order]))
+
+    @property
+    def counts(self) -> Counts:
+        """Objects of each class."""
+        return np.asarray(self.positives.sum(axis=1), np.int64)
+
+    def scores(self, weights: Counts) -> Floats:
+        """As `Outcome`."""
+        found = np.array([[self._ap(class_id, draw) for class_id in range(len(self._found))] for draw in weights])
+        return np.array([[mean_of_there(row), *row] for row in found])
+
+    def _ap(self, class_id: int, draw: Counts) -> float:
+        places, hits, sure = self._found[class_id]
+        times = draw[places]
+        positives = int(self.positives[class_id] @ draw)
+        return average_precision(curve_of(np.repeat(hits, times), np.repeat(sure, times), positives))
+
+
+@dataclass(frozen=True)
+class SegmentOutcome:
+    """Mean IU, and intersection over union of each class.
+
+    Args:
+        confusions: int64 (N, L, L) of each image, pixels; rows are true classes.
+    """
+
+    confusions: Counts
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return len(self.confusions)
+
+    @property
+    def counts(self) -> Counts:
+        """Pixels of each class."""
+        return np.asarray(self.confusions.sum(axis=(0, 2)), np.int64)
+
+    def scores(self, weights: Counts) -> Floats:
+        """As `Outcome`."""
+        flat = self.confusions.reshape(self.images, -1).astype(np.float64)  # exact: below 2^53 pixels
+        size = self.confusions.shape[1]
+        rows = [class_iou((draw @ flat).astype(np.int64).reshape(size, size)) for draw in weights.astype(np.float64)]
+        return np.array([[mean_of_there(row), *row] for row in rows])
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same images.
+
+    Args:
+        before, after: the metric, fractions, with its 95 % interval.
+        drop: points (hundredths) that it is worse by, with the 95 % interval of the difference.
+        classes: of each class before, after and drop; nan where it is not there.
+    """
+
+    before: Interval
+    after: Interval
+    drop: Interval
+    classes: tuple[tuple[float, float, Interval], ...]
+
+
+def compare_paired(
+    before: Outcome, after: Outcome, *, draws: int = DRAWS, level: float = 0.95, seed: int = 0
+) -> Paired:
+    """How much worse `after` is than `before`; a class that a draw does not hold does not count in that draw.
+
+    Raises:
+        ValueError: they were not measured on the same images.
+    """
+    if before.images != after.images or not np.array_equal(before.counts, after.counts):
+        raise ValueError(f"Both must be of the same images. Received: {before.images} and {after.images}.")
+    images = before.images
+    ones = np.ones((1, images), np.int64)
+    first, last = before.scores(ones)[0], after.scores(ones)[0]
+    rng = np.random.default_rng(seed)
+    some = max(1, min(draws, AT_ONCE // images))
+    firsts, lasts = [], []
+    for start in range(0, draws, some):
+        places = rng.integers(0, images, (min(some, draws - start), images))
+        weights = np.stack([np.bincount(row, minlength=images) for row in places])
+        firsts.append(before.scores(weights))
+        lasts.append(after.scores(weights))
+    one, other = np.concatenate(firsts), np.concatenate(lasts)
+    falls = 100 * (one - other)
+    drops = [_interval(100 * (a - b), falls[:, k], level) for k, (a, b) in enumerate(zip(first, last, strict=True))]
+    return Paired(
+        _interval(first[0], one[:, 0], level),
+        _interval(last[0], other[:, 0], level),
+        drops[0],
+        tuple((float(a), float(b), drop) for a, b, drop in zip(first[1:], last[1:], drops[1:], strict=True)),
+    )
+
+
+def _interval(value: float, drawn: Floats, level: float) -> Interval:
+    there = drawn[np.isfinite(drawn)]
+    if not len(there) or not np.isfinite(value):
+        return Interval(float(value), float("nan"), float("nan"))
+    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high))
