@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from visionkit.cli.detect import count_lines, count_options, plan_of
+from visionkit.cli.detect import count_options
 from visionkit.cli.options import STDOUT
 from visionkit.cli.text import clean, emit_json, examples
 from visionkit.errors import InputError, UsageError
@@ -34,6 +34,8 @@ def command(results: str, **options: Any) -> int:
     The numbers are those that `visionkit detect --line … --zone …` would have given. Lines need rows with numbers of
     objects, which `--track` gives.
     """
+    from visionkit.pipeline.step_detect import count_lines, plan_of
+
     plan = plan_of(options)
     if not plan:
         raise UsageError("nothing-to-count", "Say where to count: --line X1,Y1,X2,Y2 or --zone X,Y,X,Y,X,Y, or both.")
