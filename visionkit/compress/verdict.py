@@ -229,21 +229,20 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
     if drop is None or bounds.max_drop <= 0:
         return None, None
     # One image moves the mean by 100 / N points: with fewer than this, not even one wrong answer would be allowed.
-    needed = math.ceil(100 / bounds.max_drop)
-    if drop.high > bounds.max_drop:  # the interval shrinks with the root of the number of images
-        room = bounds.max_drop - drop.value
-        needed = (
-            max(needed, math.ceil(variant.images * ((drop.high - drop.value) / room) ** 2 - 1e-6)) if room > 0 else -1
-        )
-    elif variant.images >= needed:
+    least = math.ceil(100 / bounds.max_drop)
+    if drop.high <= bounds.max_drop and variant.images >= least:
         return None, None
     text = (
         f"{variant.images} images cannot tell whether it stays within {bounds.max_drop:g} points of {metric} "
         f"({_range(drop)})"
     )
-    if needed > NEVER * variant.images:
-        return Reason("too-few", f"{text}: it is too close to that to be told by counting"), None
-    more = needed - variant.images
+    times = 1.0
+    if drop.high > bounds.max_drop:  # the interval shrinks with the root of the number of images
+        room = bounds.max_drop - drop.value
+        times = ((drop.high - drop.value) / room) ** 2 if room > 0 else math.inf
+    if times > NEVER:
+        return Reason("too-few", f"{text}, and it is too close to that to be told by counting"), None
+    more = max(least, math.ceil(times * variant.images - 1e-6)) - variant.images
     return Reason("too-few", f"{text}: about {more} more would"), more
 
 
