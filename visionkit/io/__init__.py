@@ -1,6 +1,7 @@
 """Images, video in and out, live streams, and the files of results."""
 
-from visionkit.io.encoders import CODECS, EncoderStatus, available_encoders, video_suffix
+from visionkit.io.encoder_trials import EncoderStatus, available_encoders
+from visionkit.io.encoders import CODECS, video_suffix
 from visionkit.io.files import check_output
 from visionkit.io.images import read_image
 from visionkit.io.report import MediaInfo, ReadReport, Source

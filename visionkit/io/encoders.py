@@ -1,19 +1,15 @@
-"""Which video encoders there are, which one a file gets, and which of them this machine really runs."""
+"""Which video encoders there are, and which of them may write a file."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
-from visionkit.errors import OutputError, UsageError, VisionkitError
+from visionkit.errors import UsageError
 from visionkit.io.text import safe_text
 
-__all__ = ["CODECS", "ENCODERS", "Encoder", "EncoderStatus", "available_encoders", "candidates", "video_suffix"]
+__all__ = ["CODECS", "ENCODERS", "Encoder", "candidates", "video_suffix"]
 
 FORMATS = MappingProxyType(
     {".mp4": "mp4", ".mov": "mov", ".m4v": "mp4", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
@@ -71,17 +67,6 @@ ENCODERS = (
 CODECS = ("auto", *dict.fromkeys(encoder.codec for encoder in ENCODERS))
 
 
-@dataclass(frozen=True)
-class EncoderStatus:
-    """What came of writing three frames with one encoder; `reason` says why not `ok`."""
-
-    name: str
-    backend: str
-    ok: bool
-    reason: str
-    codec: str
-
-
 def video_suffix(codec: str) -> str:
     """The usual file suffix for `codec`: `.webm` for vp9, `.avi` for mjpeg, else `.mp4`."""
     return {"vp9": ".webm", "mjpeg": ".avi"}.get(codec, ".mp4")
@@ -107,32 +92,3 @@ def candidates(codec: str, suffix: str) -> list[Encoder]:
             "codec-container", f"{codec} does not go into a '{suffix}' file; name it '{video_suffix(codec)}' instead"
         )
     return fitting
-
-
-def available_encoders() -> list[EncoderStatus]:
-    """One status per known encoder, found by writing three frames of 64 x 96 with it and reading the file again."""
-    with tempfile.TemporaryDirectory(prefix="visionkit-") as folder:
-        return [_try(encoder, Path(folder) / f"{i}{video_suffix(encoder.codec)}") for i, encoder in enumerate(ENCODERS)]
-
-
-def no_encoder(codec: str, suffix: str, reasons: list[str]) -> OutputError:
-    """The error for a codec that this machine cannot write; it lists what it can, having tried."""
-    working = ", ".join(dict.fromkeys(s.codec for s in available_encoders() if s.ok)) or "none"
-    wanted = f"{codec} video" if codec != "auto" else f"'{suffix}' video"
-    return OutputError(
-        "no-encoder", f"no working encoder for {wanted} ({'; '.join(reasons)}); available --codec: {working}"
-    )
-
-
-def _try(encoder: Encoder, path: Path) -> EncoderStatus:
-    from visionkit.io.video_write import VideoWriter
-
-    ramp = np.linspace(0, 255, 64 * 96 * 3).astype(np.uint8).reshape(64, 96, 3)
-    reason = ""
-    try:
-        with VideoWriter(path, size_hw=(64, 96), codec=encoder) as writer:
-            for i in range(3):
-                writer.write(ramp, 40.0 * i, 40.0)
-    except (VisionkitError, ValueError, RuntimeError) as error:
-        reason = safe_text(error)
-    return EncoderStatus(encoder.name, encoder.backend, not reason, reason, encoder.codec)

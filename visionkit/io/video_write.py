@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import OutputError
-from visionkit.io.encoders import FORMATS, Encoder, candidates, no_encoder
+from visionkit.io.encoder_trials import no_encoder
+from visionkit.io.encoders import FORMATS, Encoder, candidates
 from visionkit.io.files import OutputFile, writing_to
 from visionkit.io.text import safe_text
 from visionkit.io.video_sinks import EncoderRefusedError, OpenCVSink, PyAVSink, check_boxes, count_frames, open_sink
