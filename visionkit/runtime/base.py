@@ -82,6 +82,7 @@ class Runner:
     Attributes:
         name: the runtime, e.g. `litert`.
         inputs, outputs: TensorSpec by name, in the network's order.
+        native: the inputs as the file has them, where `visionkit.runtime.steps.FloatFace` shows floats.
         threads: cores the runtime may use.
         precision: of the arithmetic, `float32` unless less was asked for; `file` where the model file decides.
         timings: median milliseconds a call of each runtime that `auto` measured; None where nothing was measured.
@@ -94,6 +95,7 @@ class Runner:
         self.precision = precision
         self.inputs = {spec.name: spec for spec in signature.inputs}
         self.outputs = {spec.name: spec for spec in signature.outputs}
+        self.native = self.inputs
         self.timings: dict[str, float] | None = None
         self.rejected: dict[str, str] = {}
         self._expected = [(spec.name, spec.shape, spec.dtype, None in spec.shape) for spec in signature.inputs]

@@ -31,13 +31,15 @@ def compile_model(
     weights_digest: str | None = None,
     trust: bool = False,
     probe: Mapping[str, Array] | None = None,
+    signature: str | None = None,
 ) -> Runner:
     """A runner over the network, in the fastest runtime that agrees with Keras or in the one asked for.
 
     Args:
-        model: a built Keras model with fixed sizes, or the path of a `.keras`, `.tflite`, `.onnx` or SavedModel.
+        model: a built Keras model with fixed sizes, or the path of a `.keras`, `.tflite`, `.onnx`, OpenVINO `.xml` or
+            SavedModel.
         runtime: `auto`, `keras`, `savedmodel`, `litert`, `onnxruntime` or `openvino`. A `.tflite` runs in LiteRT only,
-            an `.onnx` in ONNX Runtime or OpenVINO.
+            an `.onnx` in ONNX Runtime or OpenVINO, an `.xml` in OpenVINO.
         precision: `float32`; `float16` (LiteRT: weights) or `bfloat16` (OpenVINO) when less is enough.
         threads: cores to use; None is all that the process may use.
         batch: size of the batch axis.
@@ -45,6 +47,7 @@ def compile_model(
         weights_digest: a digest of the weights that the caller knows already, which saves hashing them.
         trust: the model may run code (SavedModel), or crash us (a `.tflite` is otherwise tried in a child first).
         probe: inputs to check and time with; None makes seeded noise.
+        signature: of a `.tflite` or SavedModel that has several; None takes `serving_default`, or the only one.
 
     Raises:
         ModelError: the file is missing, corrupt or unsafe, or a runtime cannot run the network.
@@ -53,7 +56,7 @@ def compile_model(
     options = Options(runtime, precision, default_threads() if threads is None else threads, batch)
     options.check()
     if isinstance(model, str | os.PathLike):
-        return compile_file(model, options, cache_dir, trust, probe)
+        return compile_file(model, options, cache_dir, trust, probe, signature)
     from visionkit.runtime.keras_net import model_digest
 
     digest = model_digest(model, weights_digest)
@@ -87,24 +90,29 @@ def compile_file(
     cache_dir: str | os.PathLike[str] | None,
     trust: bool,
     probe: Mapping[str, Array] | None,
+    signature: str | None = None,
 ) -> Runner:
     from visionkit.runtime import files
 
     model_file = files.ModelFile(path)
     model_file.check_trust(trust)
-    if model_file.kind == "tflite":
-        if options.runtime not in ("auto", "litert") or options.precision != "float32":
+    alone = {"tflite": "litert", "openvino": "openvino"}.get(model_file.kind)
+    if alone is not None:
+        if options.runtime not in ("auto", alone) or options.precision != "float32":
             raise UsageError(
                 "runtime-impossible",
-                f"{model_file.label} runs in litert in its own precision. "
+                f"{model_file.label} runs in {alone} in its own precision. "
                 f"Received: runtime={options.runtime!r}, precision={options.precision!r}",
             )
-        return files.open_tflite_file(model_file, options, cache_root(cache_dir), trust)
+        if alone == "openvino":
+            return files.open_openvino_file(model_file, options)
+        return files.open_tflite_file(model_file, options, cache_root(cache_dir), trust, signature)
     if model_file.kind == "onnx" and options.runtime != "auto" and ADAPTORS[options.runtime].suffix != ".onnx":
         raise UsageError(
             "runtime-impossible", f"{model_file.label} runs in onnxruntime or openvino. Received: {options.runtime!r}"
         )
-    return cached(model_file.digest(), lambda: model_file.program(options.batch, trust), options, cache_dir, probe)
+    digest = model_file.digest() if signature is None else f"{model_file.digest()} {signature}"
+    return cached(digest, lambda: model_file.program(options.batch, trust, signature), options, cache_dir, probe)
 
 
 def cached(

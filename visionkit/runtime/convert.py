@@ -2,18 +2,168 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visionkit.errors import ModelError
-from visionkit.runtime.base import Signature
+from visionkit.runtime.base import Signature, TensorSpec
 from visionkit.runtime.quiet import import_tensorflow, quiet
 from visionkit.runtime.tensorflow_runtime import graph_function, tensor_specs
 
-__all__ = ["convert_call", "convert_graph", "freeze"]
+__all__ = [
+    "NamedCall",
+    "convert_call",
+    "convert_graph",
+    "convert_named_onnx",
+    "convert_saved_model",
+    "freeze",
+    "write_saved_model",
+]
 
 OPSET = 18
+DEFAULT = "serving_default"
+MAX_TOLD = 4
+
+
+@dataclass(frozen=True)
+class NamedCall:
+    """A signature of an exported model: tensors by name in, tensors by name out.
+
+    Args:
+        call: (**tensors) -> dict of tensors.
+        inputs: of each, in order, its specification; None in a shape stays open.
+    """
+
+    call: Callable[..., Mapping[str, Any]]
+    inputs: tuple[TensorSpec, ...]
+
+    def traced(self) -> Any:
+        """The concrete function."""
+        tf = import_tensorflow()
+
+        def serve(**tensors: Any) -> dict[str, Any]:
+            # A tensor may be given back twice, or as it came.
+            return {name: tf.identity(tensor) for name, tensor in self.call(**tensors).items()}
+
+        specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs}
+        return tf.function(serve).get_concrete_function(**specs)
+
+
+def write_saved_model(folder: str | Path, functions: Mapping[str, Any], variables: Iterable[Any]) -> None:
+    """Write traced functions, as signatures of their names, and the variables they read, into a folder."""
+    tf = import_tensorflow()
+    with quiet():
+        module = tf.Module()  # owns the variables, without which they would not be saved
+        module.kept = list(variables)
+        module.traced = list(functions.values())
+        tf.saved_model.save(module, str(folder), signatures=dict(functions))
+
+
+def convert_saved_model(
+    folder: str | Path, names: Sequence[str], *, select_tf_ops: bool = False, layers: Iterable[str] = ()
+) -> bytes:
+    """The signatures of a SavedModel as the bytes of one `.tflite`, in which they share their weights.
+
+    `serving_default` is its first graph, which runs where nobody asks for a signature: the converter orders them by
+    name, so it is called otherwise until the file is there.
+
+    Args:
+        folder: the SavedModel, in which `serving_default` is called `first_name`.
+        names: of the signatures.
+        select_tf_ops: take TensorFlow's own operations where there is no builtin one.
+        layers: names that may stand in an operation's scope, for the error.
+
+    Raises:
+        ModelError: `export-builtins`, naming operations and layers; `conversion-failed`.
+    """
+    tf = import_tensorflow()
+    try:
+        with quiet():
+            keys = [first_name(name) for name in names]
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=keys)
+            if select_tf_ops:
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+            content = bytes(converter.convert())
+    except Exception as error:  # converters raise whatever they like
+        if told := lacking(error, layers):
+            raise ModelError(
+                "export-builtins",
+                f"no builtin operation of LiteRT does what {told}; allow_select_tf_ops=True (--allow-select-tf-ops) "
+                "takes TensorFlow's own, which run only where its kernels are linked in",
+            ) from error
+        raise failure(".tflite", error) from error
+    return content.replace(pascal(first_name(DEFAULT)), pascal(DEFAULT))
+
+
+def first_name(name: str) -> str:
+    """What a signature is called while it is converted, as long as its own name."""
+    return "0" + name[1:] if name == DEFAULT else name
+
+
+def pascal(text: str) -> bytes:
+    """A string as it lies in a flatbuffer."""
+    return len(text).to_bytes(4, "little") + text.encode()
+
+
+def lacking(error: Exception, layers: Iterable[str]) -> str:
+    """The operations without a builtin, each with the layer it stands in; empty for another error."""
+    known = {scope_name(layer): layer for layer in layers}
+    found: dict[str, None] = {}
+    for entry in getattr(error, "errors", ()):
+        name = entry.operator.name.removeprefix("tf.")
+        if not name or "NEEDS" not in entry.ErrorCode.Name(entry.error_code):
+            continue
+        scope = next((call.name.partition("@")[0] for call in entry.location.call if "/" in call.name), "")
+        steps = [re.sub(r"_\d+$", "", step) for step in scope.split("/")] + scope.split("/")
+        layer = next((known[step] for step in steps if step in known), None)
+        where = f"in layer {layer!r}" if layer else f"at {scope}" if scope else "around the network"
+        found[f"{name} {where} does"] = None
+    rest = len(found) - MAX_TOLD
+    return ", ".join([*list(found)[:MAX_TOLD], *([f"and {rest} more do"] if rest > 0 else [])])
+
+
+def scope_name(layer: str) -> str:
+    """A layer's name as TensorFlow writes it into a graph."""
+    return re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", layer)
+
+
+def convert_named_onnx(call: NamedCall) -> bytes:
+    """A call of static shapes as the bytes of an `.onnx`, whose inputs and outputs keep their names.
+
+    Raises:
+        ModelError: `conversion-failed`.
+    """
+    try:
+        with quiet():
+            traced = call.traced()
+        outputs = tuple(
+            TensorSpec(name, tuple(tensor.shape), np.dtype(tensor.dtype.as_numpy_dtype))
+            for name, tensor in traced.structured_outputs.items()
+        )
+        signature = Signature(call.inputs, outputs)
+
+        def ordered(tensors: list[Any]) -> list[Any]:
+            found = call.call(**{spec.name: tensor for spec, tensor in zip(call.inputs, tensors, strict=True)})
+            return [found[spec.name] for spec in outputs]
+
+        content = to_onnx(freeze(ordered, signature), signature, "float32")
+        with quiet():
+            import onnx
+
+            model = onnx.load_from_string(content)
+            for key, spec in zip(
+                (*signature.input_keys, *signature.output_keys), (*call.inputs, *outputs), strict=True
+            ):
+                rename(model.graph, key, spec.name)
+            return bytes(model.SerializeToString())
+    except Exception as error:  # converters raise whatever they like
+        raise failure(".onnx", error) from error
 
 
 def freeze(call: Callable[[list[Any]], Sequence[Any]], signature: Signature) -> bytes:

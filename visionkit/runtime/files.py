@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionkit.errors import ModelError, UsageError
+from visionkit.runtime.adaptors import find_adaptor
 from visionkit.runtime.base import Runner
 from visionkit.runtime.litert import open_litert
 from visionkit.runtime.machine import default_threads
+from visionkit.weights.artifact_store import folder_digest
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelFile", "load_keras_file", "load_tflite", "open_tflite_file"]
 
-KINDS = {".keras": "keras", ".tflite": "tflite", ".onnx": "onnx"}
+KINDS = {".keras": "keras", ".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
 # A real network's weights hardly compress; a file that unpacks to a hundred times its size was made to fill memory.
 UNPACK_RATIO = 100
 UNPACK_FLOOR = 64 << 20
@@ -72,7 +74,8 @@ class ModelFile:
             raise ModelError("model-format", f"{self.label} is a legacy HDF5 file; save the model as .keras")
         if suffix not in KINDS:
             raise ModelError(
-                "model-format", f"{self.label} is no model file; give a .keras, .tflite, .onnx or a SavedModel folder"
+                "model-format",
+                f"{self.label} is no model file: .keras, .tflite, .onnx, .xml or SavedModel folder",
             )
         return KINDS[suffix]
 
@@ -91,12 +94,7 @@ class ModelFile:
         """sha256 of the file, or of a folder's files with their names."""
         if not self.path.is_dir():
             return hashlib.sha256(self.read()).hexdigest()
-        digest = hashlib.sha256()
-        for file in sorted(path for path in self.path.rglob("*") if path.is_file()):
-            digest.update(f"{file.relative_to(self.path)}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        return folder_digest(self.path, (path for path in self.path.rglob("*") if path.is_file()))
 
     def check_trust(self, trust: bool) -> None:
         """A SavedModel is a program: its operations can read and write files, some as soon as it is loaded."""
@@ -107,31 +105,41 @@ class ModelFile:
                 "say so with trust=True (--trust-model)",
             )
 
-    def program(self, batch: int, trust: bool) -> Program:
-        """The network in the file, ready to be given to a runtime."""
+    def program(self, batch: int, trust: bool, signature: str | None = None) -> Program:
+        """The network in the file, or the one of a SavedModel's signatures, ready to be given to a runtime."""
         from visionkit.runtime import programs
 
         self.check_trust(trust)
         if self.kind == "savedmodel":
-            return programs.SavedModelProgram(self.path, batch)
+            return programs.SavedModelProgram(self.path, batch, signature)
         if self.kind == "onnx":
             return programs.OnnxProgram(self.read(), self.label)
         return programs.KerasProgram(load_keras_file(self.path), batch)
 
 
-def open_tflite_file(file: ModelFile, options: Options, cache: Path | None, trust: bool) -> Runner:
+def open_tflite_file(
+    file: ModelFile, options: Options, cache: Path | None, trust: bool, signature: str | None = None
+) -> Runner:
     """A user's own `.tflite`, tried in a child process first unless it is trusted."""
     from visionkit.runtime.vet import vet_tflite
 
     content = file.read()
     if not trust:
-        vet_tflite(file.path, content, file.label, cache)
-    runner = open_litert(content, threads=options.threads, label=file.label)
+        vet_tflite(file.path, content, file.label, cache, signature=signature)
+    runner = open_litert(content, threads=options.threads, label=file.label, key=signature)
     leading = {spec.shape[0] for spec in runner.inputs.values() if spec.shape}
     if options.batch != 1 and leading != {options.batch}:
         runner.close()
         raise UsageError("batch-fixed", f"{file.label} was made for batches of {leading}, not {options.batch}")
     return runner
+
+
+def open_openvino_file(file: ModelFile, options: Options) -> Runner:
+    """An OpenVINO `.xml` with its `.bin` beside it."""
+    from visionkit.runtime.openvino_runtime import open_openvino
+
+    find_adaptor("openvino", options.precision)
+    return open_openvino(file.path, threads=options.threads, label=file.label)
 
 
 def load_keras_file(path: str | os.PathLike[str]) -> keras.Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ HINTS = {"float32": "f32", "file": "f32", "bfloat16": "bf16"}
 
 
 def open_openvino(
-    content: bytes,
+    content: bytes | Path,
     signature: Signature | None = None,
     *,
     threads: int,
     precision: str = "file",
     label: str = "the ONNX model",
 ) -> Runner:
-    """A runner over the bytes of an `.onnx`; with a signature, the file is one we converted.
+    """A runner over the bytes of an `.onnx`, or an `.xml`; with a signature, the file is one we converted.
 
     Raises:
         ModelError: `model-corrupt` where OpenVINO refuses the file.
@@ -43,11 +44,11 @@ def open_openvino(
         }
         try:
             core = openvino.Core()
-            compiled = core.compile_model(core.read_model(io.BytesIO(content)), "CPU", settings)
+            source: Any = content if isinstance(content, Path) else io.BytesIO(content)
+            compiled = core.compile_model(core.read_model(source), "CPU", settings)
         except RuntimeError as error:
-            raise ModelError(
-                "model-corrupt", f"{label} ({len(content):,} bytes) is refused by OpenVINO: {error}"
-            ) from error
+            size = content.stat().st_size if isinstance(content, Path) else len(content)
+            raise ModelError("model-corrupt", f"{label} ({size:,} bytes) is refused by OpenVINO: {error}") from error
     return OpenVinoRunner(compiled, signature, threads=threads, precision=precision)
 
 

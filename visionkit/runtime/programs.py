@@ -106,9 +106,15 @@ class KerasProgram:
 
 
 class SavedModelProgram:
-    """A SavedModel's `serving_default` (or only) signature with one batch size. Loading it can run code."""
+    """A signature of a SavedModel with one batch size. Loading it can run code.
 
-    def __init__(self, path: Path, batch: int) -> None:
+    Args:
+        path: of the folder.
+        batch: in the place of a batch axis that is open.
+        signature: its name; None is `serving_default`, or the only one.
+    """
+
+    def __init__(self, path: Path, batch: int, signature: str | None = None) -> None:
         tf = import_tensorflow()
         self.label = repr(str(path))
         try:
@@ -116,7 +122,7 @@ class SavedModelProgram:
                 self._loaded = tf.saved_model.load(str(path))
         except Exception as error:  # whatever the loader meets in a damaged folder
             raise ModelError("model-corrupt", f"{self.label} is not a readable SavedModel: {error}") from error
-        function = pick_signature(self._loaded.signatures, path)
+        function = pick_signature(self._loaded.signatures, path, signature)
         specs = function.structured_input_signature[1]
         inputs = tuple(static_spec(name, spec, batch) for name, spec in specs.items())
         names = list(function.structured_outputs)
@@ -166,12 +172,13 @@ class OnnxProgram:
         return None
 
 
-def pick_signature(signatures: Mapping[str, Any], path: Path) -> Any:
-    if "serving_default" in signatures:
-        return signatures["serving_default"]
-    if len(signatures) == 1:
+def pick_signature(signatures: Mapping[str, Any], path: Path, name: str | None = None) -> Any:
+    wanted = name or "serving_default"
+    if wanted in signatures:
+        return signatures[wanted]
+    if name is None and len(signatures) == 1:
         return next(iter(signatures.values()))
-    raise ModelError("model-signature", f"{str(path)!r} has the signatures {sorted(signatures)}, no serving_default")
+    raise ModelError("model-signature", f"{str(path)!r} has the signatures {sorted(signatures)}, no {wanted}")
 
 
 def static_spec(name: str, spec: Any, batch: int) -> TensorSpec:

@@ -19,8 +19,17 @@ TIMEOUT_S = 15.0
 MEMORY_BYTES = 8 << 30
 
 
-def vet_tflite(path: Path, content: bytes, label: str, cache: Path | None, timeout_s: float = TIMEOUT_S) -> None:
+def vet_tflite(
+    path: Path,
+    content: bytes,
+    label: str,
+    cache: Path | None,
+    timeout_s: float = TIMEOUT_S,
+    signature: str | None = None,
+) -> None:
     """Returns when a child process opened the model and ran it once; remembers that, by sha256, in the cache.
+
+    With `signature`, that one is run.
 
     A model that is merely refused also passes: the caller meets that refusal itself, with its reason.
 
@@ -28,11 +37,13 @@ def vet_tflite(path: Path, content: bytes, label: str, cache: Path | None, timeo
         ModelError: `model-crashed` or `model-timeout`.
     """
     digest = hashlib.sha256(content).hexdigest()
-    mark = None if cache is None else cache / "vetted" / f"{digest}-{versions()['ai-edge-litert']}"
+    of_what = "" if signature is None else f"-{hashlib.sha256(signature.encode()).hexdigest()[:16]}"
+    mark = None if cache is None else cache / "vetted" / f"{digest}{of_what}-{versions()['ai-edge-litert']}"
     if mark is not None and mark.exists():
         return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}  # noqa: PTH109
     command = [sys.executable, "-m", "visionkit.runtime.vet", os.fspath(path.absolute()), digest]
+    command += [] if signature is None else [signature]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
@@ -61,12 +72,12 @@ def main(arguments: Sequence[str]) -> int:
     from visionkit.runtime.litert import open_litert
     from visionkit.runtime.measure import probe_inputs
 
-    path, digest = arguments
+    path, digest, *signature = arguments
     content = Path(path).read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
         return 1
     try:
-        with open_litert(content, threads=1) as runner:
+        with open_litert(content, threads=1, key=next(iter(signature), None)) as runner:
             runner(**probe_inputs(Signature(tuple(runner.inputs.values()), ())))
     except (VisionkitError, RuntimeError, ValueError, MemoryError):
         return 1
