@@ -2,7 +2,7 @@
 #   make demo    install into .venv, render a clip, follow an object through it, say where the video lies
 #   make test    install, lint, run the tests
 VENV ?= .venv
-EXTRAS ?= test,openvino,eval,mot
+EXTRAS ?= test,openvino,eval,mot,quant
 JOBS ?= 2
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
