@@ -239,7 +239,7 @@ class Segmenter(CompiledTask):
         return np.ascontiguousarray(spread(found, fit.rule.size_hw)[:, top:bottom, left:right])
 
     def _pass(self, fit: Fit, pixels: Image) -> Floats:
-        with self.network.input(fit.pass_hw) as inputs:
+        with self.network.inputs(fit.pass_hw) as inputs:
             fit.rule.normalize(pixels, inputs[0])
             return self.network(inputs)
 
