@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import visionkit as vk
-import visionkit.cli.classify as classify_command
 from tests.tasks.cards import COLORS, write_card
 from visionkit.cli.shell import run
 from visionkit.io.results import frame_row
@@ -215,10 +214,15 @@ def test_the_closing_lines_name_what_was_first_most_often():
     from collections import Counter
     from types import SimpleNamespace
 
+    from visionkit.cli.closing import closing_lines
+    from visionkit.pipeline.step_classify import ClassifyStep
+
     result = SimpleNamespace(
         counts={"rows": 9}, seconds={"flow": 3.0}, out=None, warnings=["w"], status="interrupted", exit_code=130
     )
-    lines = classify_command.summary(result, Counter({"cat": 6, "dog": 2, "failed": 1}))
+    step = ClassifyStep(lambda: None, {"batch": 1, "smooth_s": None})
+    step.seen = Counter({"cat": 6, "dog": 2, "failed": 1})
+    lines = closing_lines(result, result.counts["rows"], step.told())
     assert lines[0] == "9 frames in 3.0 s (3 fps): likeliest cat in 6, dog in 2, failed in 1"
     assert lines[1] == "visionkit: warning: w"
     assert "Stopped by Ctrl-C after 9 frames" in lines[2]

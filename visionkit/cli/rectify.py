@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from visionkit.cli.closing import closing_lines, show
 from visionkit.cli.options import (
     SIZE,
     check_source,
-    image_size,
     model_options,
     need_display,
     output_options,
-    reading_of,
     source_options,
-    writing_of,
 )
-from visionkit.cli.text import clean, examples
+from visionkit.cli.running import CliTelling, run_steps
+from visionkit.cli.text import examples
 from visionkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from visionkit.pipeline import Item, RectifyStage, RunResult
+    from visionkit.pipeline import RunResult
     from visionkit.tasks import Rectifier
 
 __all__ = ["command", "load_rectifier", "rectify"]
@@ -102,111 +98,28 @@ def check_rectify_options(options: dict[str, Any]) -> None:
     """Refuse no region, two regions, and what has no meaning with the one that is given.
 
     Raises:
-        UsageError: `no-region`, `option-unfit`, `format-unfit`, `bad-corners`, `size-too-large`.
+        UsageError: as `check_rectify`; `format-unfit`.
     """
-    from visionkit.tasks.load_classify import is_model_file
+    from visionkit.pipeline.step_rectify import check_rectify
 
-    corners, model = options["corners"], options["model"]
-    if (corners is None) == (model is None):
-        raise UsageError(
-            "no-region" if corners is None else "option-unfit",
-            "The region comes from --corners X,Y,X,Y,X,Y,X,Y or from a --model with a spatial transformer: give one of "
-            "them.",
-        )
     if other := [name for name in options["formats"] if name != "jsonl"]:
         raise UsageError("format-unfit", f"--format {other[0]} is for objects; this command writes jsonl.")
-    if model is not None and is_model_file(model):
-        raise UsageError("option-unfit", f"--model expected a classifier's card. Received: {model!r}, a model file.")
-    if corners is not None:
-        for name, usual in (("runtime", "auto"), ("precision", "float32"), ("threads", None)):
-            if options[name] != usual:
-                raise UsageError("option-unfit", f"--{name} is about a model: --corners needs none. Leave it out.")
-        load_rectifier(options)
+    check_rectify(options)
 
 
 def rectify(source: str, load: Callable[[], Rectifier], options: dict[str, Any]) -> RunResult:
     """Rectify `source` as the options say, and tell on stderr how it went."""
-    from visionkit.pipeline import RectifiedSink, RectifyStage, run
+    from visionkit.pipeline.step_rectify import RectifyStep
 
-    stage = RectifyStage(load() if options["corners"] is not None else load)
-    writing, outside = writing_of(options), _Outside(stage)
-
-    def watch(item: Item) -> bool:
-        outside(item)
-        return not options["show"] or _show(item, stage)
-
-    result = run(
-        source,
-        [stage],
-        task="rectify",
-        reading=reading_of(options),
-        writing=writing,
-        draw=(lambda item: _draw(item, stage)) if writing.video and writing.rows is None else None,
-        watch=watch,
-        sinks=[RectifiedSink(stage, codec=options["codec"], end_s=options["end_s"])],
-        command=["visionkit", *sys.argv[1:]],
-    )
-    height, width = stage.size_hw
-    for line in [*closing_lines(result, result.counts["rows"], f"crops of {width} x {height}"), *outside.lines()]:
-        click.echo(clean(line), err=True)
-    return result
+    step = RectifyStep(load() if options["corners"] is not None else load, options)
+    return run_steps(source, [step], options, task="rectify")
 
 
 def load_rectifier(options: dict[str, Any]) -> Rectifier:
     """The rectifier that the options name."""
-    size_hw = image_size(options["size"])
-    if options["corners"] is not None:
-        from visionkit.tasks import CornerRectifier
+    from visionkit.pipeline.step_rectify import rectifier_of
 
-        return CornerRectifier(options["corners"], size_hw, antialias=options["antialias"])
-    from visionkit.cli.download import DownloadBar, announce
-    from visionkit.tasks import load_rectifier as load
-
-    names = ("antialias", "runtime", "precision", "threads")
-    how: dict[str, Any] = {name: options[name] for name in names}
-    with DownloadBar(str(options["model"])) as bar:
-        return load(options["model"], size_hw=size_hw, on_compile=_tell_compiling, notice=announce, progress=bar, **how)
-
-
-class _Outside:
-    """How much of a given region no frame shows, for one line at the end."""
-
-    def __init__(self, stage: RectifyStage) -> None:
-        self._stage = stage
-        self._share: float | None = None
-
-    def __call__(self, item: Item) -> None:
-        from visionkit.tasks import CornerRectifier
-
-        if self._share is None:
-            rectifier = self._stage.rectifier
-            fixed = isinstance(rectifier, CornerRectifier)
-            self._share = rectifier.outside(item.frame.size_hw) if fixed else 0.0  # type: ignore[union-attr]
-
-    def lines(self) -> list[str]:
-        """A warning, or nothing."""
-        if not self._share:
-            return []
-        told = f"{100 * self._share:.0f} %" if self._share >= 0.01 else "Less than 1 %"
-        return [f"visionkit: warning: {told} of the region lies outside of the first frame and is black."]
-
-
-def _draw(item: Item, stage: RectifyStage) -> None:
-    from visionkit.draw import draw_regions
-
-    if (found := item.results.get(stage.name)) is not None:
-        draw_regions(item.frame.image, [found], inset=False, in_place=True)
-
-
-def _show(item: Item, stage: RectifyStage) -> bool:
-    from visionkit.pipeline.rectify import crop_item
-
-    found = item.results.get(stage.name)
-    return show(item if found is None else crop_item(item, found.image))
-
-
-def _tell_compiling() -> None:
-    click.echo("Compiling the network and timing the runtimes of this machine: some seconds, once.", err=True)
+    return rectifier_of(options, CliTelling())
 
 
 def _bad_corners(value: object, why: str) -> UsageError:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from visionkit.cli.closing import closing_lines, show
 from visionkit.cli.options import (
     SIZE,
     STDOUT,
@@ -18,15 +15,14 @@ from visionkit.cli.options import (
     model_options,
     need_display,
     output_options,
-    reading_of,
     source_options,
-    writing_of,
 )
-from visionkit.cli.text import clean, examples
+from visionkit.cli.running import CliTelling, run_steps
+from visionkit.cli.text import examples
 from visionkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from visionkit.pipeline import Item, RunResult, SegmentStage
+    from visionkit.pipeline import RunResult
     from visionkit.tasks import Segmenter
 
 __all__ = ["command", "load_model", "segment"]
@@ -41,7 +37,6 @@ CRF_NUMBERS = (
     ("bilateral_weight", "--bilateral-weight", "--compat", 10.0, "Weight of its bilateral kernel."),
     ("gaussian_weight", "--gaussian-weight", "--gaussian-compat", 3.0, "Weight of its Gaussian kernel."),
 )
-FILE_OPTIONS = ("labels", "preset", "resize", "trust_model")
 
 
 class ScalesType(click.ParamType):
@@ -176,123 +171,24 @@ def check_segment_options(options: dict[str, Any]) -> None:
     """Refuse what has no meaning without another option.
 
     Raises:
-        UsageError: `crf-needed`, `tta-needed`, `option-unfit`, `folder-needed`.
+        UsageError: as `check_segment`; `folder-needed`.
     """
-    given = [name for name in (*_crf_names(), "crf_iterations", "crf_video") if options[name] is not None]
-    if given and not options["crf"]:
-        raise UsageError("crf-needed", f"--{given[0].replace('_', '-')} is about the CRF: give --crf with it.")
-    if options["scales"] is not None and not options["tta"]:
-        raise UsageError("tta-needed", "--scales is about looking several times: give --tta with it.")
-    if options["native"] and options["imgsz"] is not None:
-        raise UsageError("option-unfit", "--native and --imgsz both say the size of the input. Leave one out.")
-    if options["imgsz"] is not None and min(options["imgsz"]) < 32:
-        raise UsageError("size-too-small", f"--imgsz must be at least 32. Received: {options['imgsz']}.")
-    side = (options["tile"] or 1024) // 32 * 32
-    if options["overlap"] is not None and options["overlap"] > side - 32:
-        raise UsageError(
-            "overlap-too-large",
-            f"--overlap must leave a tile of {side} pixels 32 of its own. Received: {options['overlap']}.",
-        )
+    from visionkit.pipeline.step_segment import check_segment
+
+    check_segment(options)
     if options["save_uncertain"] and options["out"] == STDOUT:
         raise UsageError("folder-needed", "--save-uncertain writes images, and --out - only rows. Name a folder.")
 
 
 def segment(source: str, load: Callable[[], Segmenter], options: dict[str, Any]) -> RunResult:
     """Run a segmenter over `source` as the options say, and tell on stderr how it went."""
-    from visionkit.pipeline import MaskSink, SegmentStage, UncertainSink, run
+    from visionkit.pipeline.step_segment import SegmentStep
 
-    entropy = bool(options["uncertainty"] or options["save_uncertain"])
-    stage = SegmentStage(load, entropy=entropy, warm=options["crf_video"] is not False)
-    sinks: list[Any] = [MaskSink(stage)]
-    if options["save_uncertain"]:
-        sinks.append(UncertainSink(options["save_uncertain"]))
-    seen_in: Counter[str] = Counter()
-    writing = writing_of(options)
-
-    def watch(item: Item) -> bool:
-        seen_in.update(_present(item, stage))
-        return not options["show"] or show(item)
-
-    seen = options["show"] or (writing.video and writing.rows is None)
-    result = run(
-        source,
-        [stage],
-        task="segment",
-        reading=reading_of(options),
-        writing=writing,
-        draw=(lambda item: _draw(item, stage, uncertainty=options["uncertainty"])) if seen else None,
-        watch=watch,
-        sinks=sinks,
-        command=["visionkit", *sys.argv[1:]],
-    )
-    told = ", ".join(f"{name} in {count}" for name, count in seen_in.most_common(3))
-    for line in closing_lines(result, result.counts["rows"], f"most often {told or 'nothing'}"):
-        click.echo(clean(line), err=True)
-    return result
+    return run_steps(source, [SegmentStep(load, options)], options, task="segment")
 
 
 def load_model(options: dict[str, Any]) -> Segmenter:
     """The segmenter that the options name."""
-    from visionkit.cli.download import DownloadBar, announce
-    from visionkit.tasks import load_segmenter
-    from visionkit.tasks.load_classify import is_model_file
-    from visionkit.tasks.load_segment import default_segmenter
+    from visionkit.pipeline.step_segment import segmenter_of
 
-    name = options["model"] or default_segmenter()
-    told = {key: options[key] for key in FILE_OPTIONS if options[key]}
-    if told and not is_model_file(name):
-        word = next(iter(told)).replace("_", "-")
-        raise UsageError("option-unfit", f"--{word} is about a model file, and {name} is a card, which says it.")
-    how: dict[str, Any] = {key: options[key] for key in ("runtime", "precision", "threads")}
-    how["instances"] = 1 if options["threads"] else None
-    how |= {key: options[key] for key in ("tile", "overlap", "scales") if options[key] is not None}
-    if options["native"]:
-        how["native"] = True
-    if options["imgsz"] is not None:
-        how |= {"short_side": options["imgsz"][0]} if len(options["imgsz"]) == 1 else {"size_hw": options["imgsz"]}
-    if options["crf"]:
-        how["crf"] = {key: options[key] for key in _crf_names() if options[key] is not None}
-        if options["crf_iterations"] is not None:
-            how["crf"]["iterations"] = options["crf_iterations"]
-    how |= {"trust" if key == "trust_model" else key: value for key, value in told.items()}
-    with DownloadBar(str(name)) as bar:
-        segmenter = load_segmenter(
-            name, tta=options["tta"], on_compile=_tell_compiling, notice=announce, progress=bar, **how
-        )
-    if segmenter.refiner is not None:
-        segmenter.refiner.on_compile = _tell_compiling_crf
-    return segmenter
-
-
-def _crf_names() -> list[str]:
-    return [name for name, *_ in CRF_NUMBERS]
-
-
-def _tell_compiling() -> None:
-    click.echo("Compiling the network and timing the runtimes of this machine: some seconds, once a size.", err=True)
-
-
-def _tell_compiling_crf() -> None:
-    click.echo("Compiling the CRF for this machine: some seconds, once.", err=True)
-
-
-def _draw(item: Item, stage: SegmentStage, *, uncertainty: bool) -> None:
-    from visionkit.draw import draw_segmentation, draw_uncertainty
-
-    if uncertainty and "entropy" in item.results:
-        draw_uncertainty(item.frame.image, item.results["entropy"], in_place=True)
-    elif stage.name in item.results:
-        found = item.results[stage.name]
-        draw_segmentation(item.frame.image, found, stage.class_names, palette=stage.palette, in_place=True)
-
-
-def _present(item: Item, stage: SegmentStage) -> list[str]:
-    """Names of the classes of a frame other than background, for the closing line."""
-    from visionkit.draw.segment import BACKGROUND_NAMES
-    from visionkit.io.results import result_fields
-
-    found = item.results.get(stage.name)
-    if found is None:
-        return ["failed"]
-    areas = result_fields(found, stage.class_names)["area"]
-    return [name for name in areas if name.strip().casefold() not in BACKGROUND_NAMES]
+    return segmenter_of(options, CliTelling())

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from visionkit.cli.closing import WINDOW, closing_lines
-from visionkit.cli.closing import show as show_frame
+from visionkit.cli.closing import WINDOW
 from visionkit.cli.options import (
     BOX,
     STDOUT,
@@ -22,11 +19,12 @@ from visionkit.cli.options import (
     source_options,
     writing_of,
 )
-from visionkit.cli.text import clean, examples
+from visionkit.cli.running import CliTelling, run_steps
+from visionkit.cli.text import examples
 from visionkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from visionkit.pipeline import Item, RunResult, Tracker
+    from visionkit.pipeline import RunResult, Tracker
 
 __all__ = ["command", "follow", "load_model"]
 
@@ -93,52 +91,19 @@ def follow(
 
     `how` goes to `visionkit.pipeline.run`; `show` opens a window.
     """
-    from visionkit.draw import TrackDrawer
-    from visionkit.pipeline import TrackStage, run
+    from visionkit.pipeline import Reading, Writing
+    from visionkit.pipeline.step_track import TrackStep
 
-    drawer = TrackDrawer()
-    states: Counter[str] = Counter()
-
-    def draw(item: Item) -> None:
-        if "track" in item.results:
-            drawer(item.frame.image, item.results["track"])
-
-    def watch(item: Item) -> bool:
-        states[item.results["track"].state if "track" in item.results else "failed"] += 1
-        return not show or show_frame(item)
-
-    writing = how.get("writing")
-    seen = show or writing is None or (writing.video and writing.rows is None)
-    ends = {"draw": draw if seen else None, "watch": watch, "command": ["visionkit", *sys.argv[1:]]}
-    result = run(source, [TrackStage(load, xyxy)], **{"task": "track", **ends, **how})
-    for line in summary(result, states):
-        click.echo(clean(line), err=True)
-    return result
+    ends = {"reading": Reading(), "writing": Writing()}
+    return run_steps(source, [TrackStep(load, xyxy)], {"show": show}, **{"task": "track", **ends, **how})
 
 
 def load_model(options: dict[str, Any]) -> Tracker:
     """The tracker that the model options name."""
-    from visionkit.pipeline import network_threads
-    from visionkit.tasks import load_tracker
+    from visionkit.pipeline.step_track import tracker_of
 
-    names = [] if options["model"] is None else [options["model"]]
     encoding = options.get("video", True) and options.get("out") != STDOUT
-    how = {"runtime": options["runtime"], "precision": options["precision"]}
-    how["threads"] = options["threads"] or network_threads(encoding=encoding)
-    return load_tracker(*names, on_compile=_tell_compiling, **how)
-
-
-def _tell_compiling() -> None:
-    click.echo("Compiling the network and timing the runtimes of this machine: some seconds, once.", err=True)
-
-
-def summary(result: RunResult, states: Counter[str]) -> list[str]:
-    """The closing lines of a run."""
-    frames = sum(states.values())
-    seen = sum(states[state] for state in ("tracking", "uncertain", "reacquired"))
-    told = f"followed in {seen / frames:.1%}"
-    told += "".join(f", {state} in {states[state]}" for state in ("uncertain", "lost", "failed") if states[state])
-    return closing_lines(result, frames, told)
+    return tracker_of(options, CliTelling(), encoding=encoding)
 
 
 def _select_box(source: str, reading: Any) -> tuple[float, ...]:

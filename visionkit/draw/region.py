@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.draw.common import SHADOW, Color, Image, line_width
-from visionkit.structures import Rectified
+from visionkit.draw.common import INK, SHADOW, Color, Image, draw_text, line_width, plain, text_style
+from visionkit.structures import Classification, MultiClassification, Rectified
 
-__all__ = ["draw_regions"]
+__all__ = ["draw_region_classes", "draw_regions"]
 
 # BGR. Told apart by lightness as well as by hue.
 OUTLINES: tuple[Color, ...] = ((90, 225, 255), (230, 160, 60), (120, 90, 230), (120, 220, 80))
 BRIGHT: Color = (255, 255, 255)
 SHARE = 0.28  # of the image's height, and of its width, that a crop may take
 FARTHEST = 1 << 14  # pixels outside of the image that a line is followed
+LONGEST = 24  # letters of a name
 SHIFT = 4  # bits behind the point of OpenCV's coordinates
 
 
@@ -45,6 +47,59 @@ def draw_regions(
         if inset:
             top = _draw_inset(canvas, region.image, color, top)
     return canvas
+
+
+def draw_region_classes(
+    image: Image,
+    regions: Sequence[Rectified | None],
+    found: Sequence[Classification | MultiClassification | None],
+    class_names: Any = None,
+    *,
+    in_place: bool = False,
+) -> Image:
+    """`image` uint8 (H, W, 3) BGR with the likeliest class of each region on a label at its lower edge.
+
+    A label has the colour of its region's outline, and stays inside of the image.
+
+    Args:
+        image: what to draw on; copied unless `in_place`.
+        regions: None for one that failed.
+        found: what is in each; None where nothing was asked.
+        class_names: by class id, or by head; an id without a name is shown as its number.
+        in_place: draw onto `image` itself, which must be contiguous and writable, and return it.
+    """
+    canvas = image if in_place else image.copy()
+    for place, (region, classes) in enumerate(zip(regions, found, strict=True)):
+        if region is None or classes is None:
+            continue
+        if text := _best(classes, class_names):
+            _draw_chip(canvas, region.outline, text, OUTLINES[place % len(OUTLINES)])
+    return canvas
+
+
+def _best(found: Classification | MultiClassification, class_names: Any) -> str:
+    """The likeliest class, of each head where there are several, with its probability."""
+    heads = found.heads if isinstance(found, MultiClassification) else {"": found}
+    told = []
+    for head, classes in heads.items():
+        names = class_names.get(head, ()) if isinstance(class_names, Mapping) else class_names or ()
+        if len(classes):
+            number = int(classes.class_id[0])
+            name = plain(str(names[number]) if number < len(names) else str(number))
+            short = name if len(name) <= LONGEST else name[: LONGEST - 2] + ".."
+            told.append(f"{short} {float(classes.confidence[0]):.2f}")
+    return " / ".join(told)
+
+
+def _draw_chip(canvas: Image, outline: npt.NDArray[np.float64], text: str, color: Color) -> None:
+    height, width = canvas.shape[:2]
+    style = text_style(line_width((height, width)))
+    chip_w, chip_h = style.size(text)
+    near = np.clip(np.nan_to_num(outline), -FARTHEST, FARTHEST)
+    left = int(np.clip(near[:, 0].mean() - chip_w / 2, 0, max(0, width - chip_w)))
+    top = int(np.clip(near[:, 1].max() - chip_h, 0, max(0, height - chip_h)))
+    cv2.rectangle(canvas, (left, top), (left + chip_w, top + chip_h), color, -1)
+    draw_text(canvas, text, (left, top), INK, style)
 
 
 def _draw_outline(canvas: Image, outline: npt.NDArray[np.float64], color: Color) -> None:
