@@ -16,7 +16,7 @@ from visionkit import crf
 from visionkit.errors import ModelError, OutputError
 from visionkit.export import export_segmenter
 from visionkit.export.folder import new_folder
-from visionkit.export.input_graph import InputGraph
+from visionkit.export.input_graph import SegmentGraph
 from visionkit.layers.dense_crf import DenseCRF
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.segment_fit import SizeOptions, fit_of
@@ -123,9 +123,9 @@ def test_inputs_are_those_of_the_rule(resize: Any, preset: str) -> None:
     for fixed in (True, False):
         for size in ((77, 120), (130, 61), (64, 96)):
             image = np.asarray(picture(*size))
-            graph = InputGraph(rule, (64, 96) if fixed else None)
+            graph = SegmentGraph(rule, (64, 96) if fixed else None)
             fit = fit_of(rule, size, SizeOptions(size_hw=(64, 96) if fixed else None))
-            found = np.asarray(graph.inputs(image[None, ..., ::-1]))[0]
+            found = np.asarray(graph.inputs(image[None, ..., ::-1], False))[0]
             wanted = fit.rule(image)
             assert found.shape == wanted.shape
             assert np.abs(found - wanted).max() * min(rule.std) <= 1.01  # grey levels
@@ -148,8 +148,8 @@ def test_open_sizes_are_exported_or_refused_with_the_remedy(tmp_path: Path) -> N
 
 def test_a_file_that_differs_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = InputRule.preset("torch", (32, 40))
-    plain = InputGraph.inputs
-    monkeypatch.setattr(InputGraph, "inputs", lambda self, images: plain(self, images[..., ::-1]))  # BGR for RGB
+    plain = SegmentGraph.inputs
+    monkeypatch.setattr(SegmentGraph, "inputs", lambda self, images, fixed: plain(self, images[..., ::-1], fixed))  # BGR for RGB
     with pytest.raises(ModelError, match="was not written") as error:
         export_segmenter(colour_net((32, 40)), tmp_path / "net", rule=rule)
     assert error.value.slug == "export-differs"

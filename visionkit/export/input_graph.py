@@ -1,4 +1,7 @@
-"""A segmenter's input rule, and its way back to the image's size, as TensorFlow operations for images of any size."""
+"""Around a segmenter and around a detector, as TensorFlow operations: images of any size in, answers of that size out.
+
+The numbers are those of `visionkit.tasks.segment` and `visionkit.tasks.detect`.
+"""
 
 from __future__ import annotations
 
@@ -7,89 +10,134 @@ from typing import Any
 
 import numpy as np
 
-from visionkit.runtime.quiet import import_tensorflow
-from visionkit.tasks.input_rule import InputRule
+from visionkit.export.resample_graph import GraphSpan, resample_graph
+from visionkit.export.rule_graph import RuleGraph
+from visionkit.tasks.input_rule import FRAMED, InputRule
 
-__all__ = ["InputGraph"]
+__all__ = ["DetectGraph", "SegmentGraph"]
 
-STEP = 32  # by which the longer side of a `shortest_side` input changes, as in `visionkit.tasks.segment_fit`
+Size = tuple[int, int]
+
+STEP = 32  # by which the longer side of an open input changes, as in `visionkit.tasks.segment_fit`
 MAX_ASPECT = 8.0
 
 
-class InputGraph:
-    """What `visionkit.tasks.segment` does around a network, traced: pixels to its input, logits to the image's size.
-
-    Shrinking averages with the same triangle as `visionkit.tasks.resample`; levels differ by 1 at most, from a factor
-    of 4 on by 5.
+class SegmentGraph(RuleGraph):
+    """Pixels to a segmenter's input, and its logits to the images' size. The whole image goes in.
 
     Args:
-        rule: of the card; its channels are `rgb` or `bgr`.
+        rule: of the card.
         size_hw: of the network's input; None where open: then a `shortest_side` image keeps its aspect.
     """
 
-    def __init__(self, rule: InputRule, size_hw: tuple[int, int] | None) -> None:
-        if rule.channel_order == "gray":
-            raise ValueError("`rule` must have three channels. Received: channel_order='gray'.")
-        self.tf = import_tensorflow()
-        self.rule = rule if size_hw is None else replace(rule, size_hw=size_hw, resize_size=None)
-        self.open = size_hw is None
-        mean, std = np.asarray(rule.mean), np.asarray(rule.std)
-        # Applied to RGB; the order changes after it.
-        flip = slice(None, None, -1 if rule.channel_order == "bgr" else 1)
-        self.mean, self.std = (part[flip].astype(np.float32) for part in (mean, std))
+    def __init__(self, rule: InputRule, size_hw: Size | None) -> None:
+        if size_hw is not None:
+            filled = "stretch" if rule.resize == "shortest_side" else rule.resize
+            rule = replace(rule, size_hw=size_hw, resize=filled, resize_size=None)
+        super().__init__(rule)
 
-    def inputs(self, images: Any) -> Any:
-        """The network's input float32 (B, h, w, 3) of images uint8 (B, H, W, 3) RGB."""
-        tf = self.tf
-        size_hw = tf.shape(images)[1:3]
-        pixels = tf.cast(images, tf.float32)
-        if self.rule.resize == "letterbox":
-            fitted = self._fitted(size_hw)
-            # The frame has the mean's level, rounded, so that a network sees what it sees in Python.
-            fill = np.clip(np.rint(self.mean), 0, 255).astype(np.float32)
-            framed = self._resampled(pixels, fitted) - fill
-            (top, left), (below, right) = self._margins(fitted)
-            pixels = tf.pad(framed, [[0, 0], [top, below], [left, right], [0, 0]]) + fill
-        else:
-            pixels = self._resampled(pixels, self._stretched(size_hw))
-        normal = (pixels - self.mean) / self.std
-        normal = normal[..., ::-1] if self.rule.channel_order == "bgr" else normal
-        return normal if self.open else tf.ensure_shape(normal, (None, *self.rule.size_hw, 3))
+    def pixels(self, images: Any) -> Any:
+        """Whole levels float32 (B, h, w, 3) of images of any size."""
+        if self.rule.resize != "shortest_side":
+            return super().pixels(images)
+        size_hw = self._in_proportion(self.tf.shape(images)[1:3])
+        return resample_graph(images, *(GraphSpan(side, 0, side) for side in self.tf.unstack(size_hw)))
 
-    def logits(self, found: Any, images: Any) -> Any:
-        """The network's logits (B, h', w', L) at the size of the images, float32 (B, H, W, L)."""
+    def logits(self, found: Any, images: Any, fixed: bool = False) -> Any:
+        """A network's logits (B, h', w', L) at the size of the images, float32 (B, H, W, L)."""
         tf = self.tf
-        size_hw = tf.shape(images)[1:3]
+        size_hw = self.rule.size_hw if fixed else tf.shape(images)[1:3]
         found = tf.cast(found, tf.float32)
-        if self.rule.resize == "letterbox":
-            fitted = self._fitted(size_hw)
-            (top, left), _ = self._margins(fitted)
-            found = tf.image.resize(found, self.rule.size_hw)
-            found = found[:, top : top + fitted[0], left : left + fitted[1]]
+        if self.rule.resize in FRAMED and not fixed:
+            fitted = tf.unstack(self._resized(size_hw))
+            begin = [-self._first(n, c) for n, c in zip(fitted, self.rule.size_hw, strict=True)]
+            (top, left), (height, width) = begin, fitted
+            found = tf.image.resize(found, self.rule.size_hw)[:, top : top + height, left : left + width]
         return tf.image.resize(found, size_hw)
 
-    def _resampled(self, pixels: Any, size_hw: Any) -> Any:
-        resized = self.tf.image.resize(pixels, size_hw, antialias=True)
-        return self.tf.clip_by_value(self.tf.round(resized), 0.0, 255.0)
-
-    def _stretched(self, size_hw: Any) -> Any:
-        """Height and width of the input of an image that fills it, int32 (2,)."""
-        tf, rule = self.tf, self.rule
-        if not self.open or rule.resize == "stretch":
-            return tf.constant(rule.size_hw, tf.int32)
-        side = rule.resize_size or min(rule.size_hw)
+    def _in_proportion(self, size_hw: Any) -> Any:
+        """Height and width of an open input, int32 (2,)."""
+        tf = self.tf
+        side = self.rule.resize_size or min(self.rule.size_hw)
         sizes = tf.cast(size_hw, tf.float64)
         ratio = tf.minimum(tf.reduce_max(sizes) / tf.reduce_min(sizes), MAX_ASPECT)
         longer = side + STEP * tf.cast(tf.round((ratio - 1) * side / STEP), tf.int32)
         return tf.where(size_hw[0] <= size_hw[1], tf.stack([side, longer]), tf.stack([longer, side]))
 
-    def _fitted(self, size_hw: Any) -> Any:
-        """Height and width of a letterboxed image within the input."""
-        tf, box = self.tf, self.rule.size_hw
-        sizes = tf.cast(size_hw, tf.float64)
-        scale = tf.reduce_min(np.asarray(box, np.float64) / sizes)
-        return tf.clip_by_value(tf.cast(tf.round(sizes * scale), tf.int32), 1, np.asarray(box, np.int32))
 
-    def _margins(self, fitted: Any) -> tuple[Any, Any]:
-        first = (self.rule.size_hw - fitted) // 2
-        return self.tf.unstack(first), self.tf.unstack(self.rule.size_hw - fitted - first)
+class DetectGraph(RuleGraph):
+    """Plain bilinear samples into a detector, boxes in pixels of the images out of it.
+
+    Around a framed image are zeros of the network's scale, as in `visionkit.tasks.detect_fit`.
+
+    Args:
+        rule: of the card, its `resize` not `shortest_side`, which gives inputs of many sizes.
+    """
+
+    def __init__(self, rule: InputRule) -> None:
+        if rule.resize == "shortest_side":
+            raise ValueError("`rule` must give inputs of one size. Received: resize='shortest_side'.")
+        super().__init__(rule)
+
+    def inputs(self, images: Any, fixed: bool) -> Any:
+        """The network's input float32 (B, h, w, 3) of images uint8 (B, H, W, 3); with `fixed`, of the input's size."""
+        tf = self.tf
+        if fixed:
+            return super().inputs(images, fixed)
+        values, masks = images, []
+        for axis, (span, length) in enumerate(zip(self._spans(images), tf.unstack(tf.shape(images)[1:3]), strict=True)):
+            places = tf.range(span.size) + span.first
+            masks.append(tf.logical_and(places >= 0, places < span.resized))
+            values = self._sampled(values, axis + 1, length, places, span.resized)
+        values = tf.ensure_shape(values, (images.shape[0], *self.rule.size_hw, 3))
+        normal = self.normalize(values)
+        if self.rule.resize not in FRAMED:
+            return normal
+        down, across = masks
+        return tf.where(tf.logical_and(down[:, None], across[None, :])[..., None], normal, 0.0)
+
+    def to_image(self, boxes: Any, images: Any, fixed: bool) -> Any:
+        """Boxes (B, N, 4) xyxy of the input in pixels of the images, cut to them."""
+        tf = self.tf
+        if fixed:
+            height, width = self.rule.size_hw
+            return tf.clip_by_value(boxes, 0.0, np.array([width, height] * 2, np.float32))
+        sides = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float64))
+        scale, shift = [], []
+        for span, side in zip(self._spans(images), sides, strict=True):
+            scale.append(tf.cast(side / tf.cast(span.resized, tf.float64), tf.float32))
+            shift.append(tf.cast(span.first, tf.float32))
+        (y, x), (down, across) = shift, scale
+        moved = (boxes + tf.stack([x, y, x, y])) * tf.stack([across, down, across, down])
+        height, width = (tf.cast(side, tf.float32) for side in sides)
+        return tf.clip_by_value(moved, 0.0, tf.stack([width, height, width, height]))
+
+    def valid_hw(self, images: Any, fixed: bool) -> Any:
+        """Height and width of the images in the input, float32 (B, 2), as the task tells them a network."""
+        tf = self.tf
+        batch = images.shape[0] or tf.shape(images)[0]
+        seen: Any = np.asarray(self.rule.size_hw, np.float32)  # a frame all around counts as seen
+        if not fixed and self.rule.resize == "corner":
+            seen = tf.cast(tf.stack([span.resized for span in self._spans(images)]), tf.float32)
+        return tf.ones((batch, 1)) * seen
+
+    def _spans(self, images: Any) -> list[GraphSpan]:
+        tf = self.tf
+        resized = tf.unstack(self._resized(tf.shape(images)[1:3]))
+        return [GraphSpan(n, self._first(n, c), c) for n, c in zip(resized, self.rule.size_hw, strict=True)]
+
+    def _sampled(self, values: Any, axis: int, length: Any, places: Any, resized: Any) -> Any:
+        """`values` (B, H, W, C) read along an axis at the centres of `places` of the resized one."""
+        tf = self.tf
+        ratio = tf.cast(length, tf.float64) / tf.cast(resized, tf.float64)
+        last = tf.cast(length - 1, tf.float64)
+        exact = tf.clip_by_value((tf.cast(places, tf.float64) + 0.5) * ratio - 0.5, tf.zeros_like(last), last)
+        lower = tf.floor(exact)
+        share = tf.cast(exact - lower, tf.float32)
+        share = share[:, None, None] if axis == 1 else share[:, None]
+        first = tf.cast(lower, tf.int32)
+        low, high = (
+            tf.cast(tf.gather(values, index, axis=axis), tf.float32)
+            for index in (first, tf.minimum(first + 1, length - 1))
+        )
+        return low * (1.0 - share) + high * share

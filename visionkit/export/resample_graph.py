@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionkit.runtime.quiet import import_tensorflow
-from visionkit.tasks.resample import REDUCE_FROM
+from visionkit.tasks.resample import MIDWAY, REDUCE_FROM
 
 __all__ = ["GraphSpan", "resample_graph"]
 
@@ -47,7 +47,7 @@ def resample_graph(images: Any, rows: GraphSpan, columns: GraphSpan) -> Any:
     out = tf.transpose(tf.reshape(out, [batch, rows.size, width, channels]), [0, 1, 3, 2])
     out = tf.matmul(tf.reshape(out, [-1, width]), x, transpose_b=True)  # (B * rows * C, columns)
     out = tf.transpose(tf.reshape(out, [batch, rows.size, channels, columns.size]), [0, 1, 3, 2])
-    return tf.clip_by_value(tf.round(out), 0.0, 255.0)
+    return tf.clip_by_value(tf.round(out + MIDWAY), 0.0, 255.0)
 
 
 def _factor(length: Any, resized: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from visionkit.export.resample_graph import GraphSpan, resample_graph
 from visionkit.runtime.quiet import import_tensorflow
-from visionkit.tasks.input_rule import InputRule
+from visionkit.tasks.input_rule import FRAMED, InputRule
 
 __all__ = ["RuleGraph"]
 
@@ -40,7 +40,7 @@ class RuleGraph:
             for axis, side in enumerate(self.rule.size_hw)
         ]
         levels = resample_graph(images, *spans)
-        if self.rule.resize == "letterbox":
+        if self.rule.resize in FRAMED:
             levels += self._frame(spans)
         return tf.ensure_shape(levels, (images.shape[0], *self.rule.size_hw, 3))
 
@@ -61,9 +61,10 @@ class RuleGraph:
         if rule.resize == "stretch":
             return tf.constant(rule.size_hw, tf.int32)
         sizes = tf.cast(size_hw, tf.float64)
-        if rule.resize == "letterbox":
+        if rule.resize in FRAMED:
             scale = tf.reduce_min(np.asarray(rule.size_hw, np.float64) / sizes)
-            return tf.clip_by_value(tf.cast(tf.round(sizes * scale), tf.int32), 1, np.asarray(rule.size_hw, np.int32))
+            whole = tf.floor if rule.resize == "corner" else tf.round
+            return tf.clip_by_value(tf.cast(whole(sizes * scale), tf.int32), 1, np.asarray(rule.size_hw, np.int32))
         short, longer = tf.reduce_min(sizes), tf.reduce_max(sizes)
         if rule.resize_size is None:
             side = tf.reduce_max(tf.math.ceil(np.asarray(rule.size_hw, np.float64) * short / sizes))
@@ -75,6 +76,8 @@ class RuleGraph:
     def _first(self, resized: Any, crop: int) -> Any:
         """The first entry of the resized axis that the input shows; below 0 where a frame comes before."""
         tf = self.tf
+        if self.rule.resize == "corner":
+            return tf.constant(0, tf.int32)
         cut = tf.cast(tf.round(tf.cast(resized - crop, tf.float64) / 2), tf.int32)
         return tf.where(resized >= crop, cut, -((crop - resized) // 2))
 

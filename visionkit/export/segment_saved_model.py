@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from visionkit.errors import ModelError
 from visionkit.export.folder import new_folder
-from visionkit.export.input_graph import InputGraph
+from visionkit.export.input_graph import SegmentGraph
 from visionkit.io.text import safe_text
 from visionkit.runtime.quiet import import_keras, import_tensorflow, quiet
 from visionkit.tasks.input_rule import InputRule
@@ -97,7 +97,7 @@ class _Program:
         self.model = without_resizing(model)
         size_hw = tuple(self.model.inputs[0].shape[1:3])
         self.size_hw = None if None in size_hw else (int(size_hw[0]), int(size_hw[1]))
-        self.graph, self.rule = InputGraph(rule, self.size_hw), rule
+        self.graph, self.rule = SegmentGraph(rule, self.size_hw), rule
         self.classes = int(self.model.output.shape[-1])
         self.layer: Any = _layer(crf)
         self.trained = self.layer is not None and self.layer is crf
@@ -136,7 +136,7 @@ class _Program:
     def serve(self, image: Any) -> dict[str, Any]:
         """From images (B, H, W, 3) RGB to the answers."""
         tf = self.tf
-        found = self.model(self.graph.inputs(image), training=False)
+        found = self.model(self.graph.inputs(image, False), training=False)
         probs = self.refined(self.graph.logits(found, image), image)
         kind = tf.as_dtype(label_type(self.classes))
         return {"class_map": tf.cast(tf.argmax(probs, axis=-1), kind), "probabilities": probs}

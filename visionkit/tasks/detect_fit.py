@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.tasks.input_rule import InputRule
+from visionkit.tasks.input_rule import FRAMED, InputRule
 
 __all__ = ["DetectFit", "detect_fit"]
 
@@ -63,18 +63,21 @@ class DetectFit:
 def detect_fit(rule: InputRule, size_hw: Size) -> DetectFit:
     """How an image of `size_hw` goes in under a card's rule.
 
-    `stretch` fills the input; `letterbox` fits the image in, centred, the mean colour around it. `shortest_side` is
+    `stretch` fills the input; `letterbox` fits the image in, centred, the mean colour around it; `corner` fits it in at
+    the upper left, which is `shortest_side` for a network of one size. `shortest_side` itself is
     torchvision's: the shorter side becomes the smaller number of the card's `size_hw`, unless the longer one would
     exceed the larger number; sides are rounded down, and the input is the next multiple of 32 with zeros behind the
     image, right and below (torchvision/models/detection/transform.py).
     """
     if rule.resize == "stretch":
         return DetectFit(size_hw, rule.size_hw, rule.size_hw, (0, 0))
-    if rule.resize == "letterbox":
+    if rule.resize in FRAMED:
         height, width = rule.size_hw
         scale = min(height / size_hw[0], width / size_hw[1])
-        fit_h, fit_w = (max(1, min(c, round(n * scale))) for n, c in zip(size_hw, rule.size_hw, strict=True))
-        return DetectFit(size_hw, (fit_h, fit_w), rule.size_hw, ((height - fit_h) // 2, (width - fit_w) // 2))
+        whole = int if rule.resize == "corner" else round
+        fit_h, fit_w = (max(1, min(c, whole(n * scale))) for n, c in zip(size_hw, rule.size_hw, strict=True))
+        corner_yx = ((height - fit_h) // 2, (width - fit_w) // 2) if rule.resize == "letterbox" else (0, 0)
+        return DetectFit(size_hw, (fit_h, fit_w), rule.size_hw, corner_yx)
     short, long = min(rule.size_hw), max(rule.size_hw)
     ratio = min(short / min(size_hw), long / max(size_hw))
     fit_h, fit_w = (max(1, int(side * ratio)) for side in size_hw)

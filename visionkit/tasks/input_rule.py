@@ -17,12 +17,13 @@ from visionkit.tasks.resample import Span, resample
 if TYPE_CHECKING:
     from visionkit.weights import Card
 
-__all__ = ["PRESETS", "InputRule", "Preset"]
+__all__ = ["FRAMED", "PRESETS", "InputRule", "Preset"]
 
 Image = npt.NDArray[np.uint8]
-Resize = Literal["stretch", "letterbox", "shortest_side"]
+Resize = Literal["stretch", "letterbox", "shortest_side", "corner"]
 Order = Literal["rgb", "bgr", "gray"]
-RESIZES = ("stretch", "letterbox", "shortest_side")
+RESIZES = ("stretch", "letterbox", "shortest_side", "corner")
+FRAMED = ("letterbox", "corner")  # the whole image, its aspect kept, with a frame where it does not fill the input
 ORDERS = ("rgb", "bgr", "gray")
 
 
@@ -57,7 +58,8 @@ class InputRule:
 
     Args:
         size_hw: height and width of the input.
-        resize: `stretch` changes the aspect. `letterbox` fits the image in and fills up with the mean colour, centred.
+        resize: `stretch` changes the aspect. `letterbox` fits the image in and fills up with the mean colour, centred;
+            `corner` does so with the image at the upper left, its sides rounded down.
             `shortest_side` makes the shorter side `resize_size`, the longer one in proportion (rounded down), and
             cuts `size_hw` out of the middle; where that reaches beyond the image it is black, as in torchvision.
         mean, std: by channel, in the channels' order, for levels of 0 to 255.
@@ -164,7 +166,7 @@ class InputRule:
         if self.resize == "stretch":
             return resample(image, *(Span(n, m, 0, m) for n, m in zip(size_hw, self.size_hw, strict=True)))
         resized = self._resized(size_hw)
-        if self.resize == "letterbox":
+        if self.resize in FRAMED:
             fill, part = (
                 self._mean_bgr,
                 resample(image, *(Span(n, m, 0, m) for n, m in zip(size_hw, resized, strict=True))),
@@ -176,7 +178,7 @@ class InputRule:
                 for n, m, s, c in zip(size_hw, resized, starts, self.size_hw, strict=True)
             ]
             fill, part = np.zeros(1, np.uint8), resample(image, *spans)
-        return _centred(part, self.size_hw, fill)
+        return _framed(part, self.size_hw, fill, centred=self.resize != "corner")
 
     def normalize(self, pixels: Image, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """Levels of pixels uint8 (h, w, 3) BGR of any size as float32 (h, w, C) in the network's order and scale."""
@@ -201,6 +203,7 @@ class InputRule:
         ends = []
         for length, resized, crop in zip(size_hw, self._resized(size_hw), self.size_hw, strict=True):
             start = _crop_start(resized, crop) if resized > crop else -((crop - resized) // 2)
+            start = 0 if self.resize == "corner" else start
             ends.append((start * length / resized, (start + crop) * length / resized))
         (y1, y2), (x1, x2) = ends
         return x1, y1, x2, y2
@@ -208,9 +211,10 @@ class InputRule:
     def _resized(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width to which an image of `size_hw` is resized before it is cut or filled up."""
         height, width = size_hw
-        if self.resize == "letterbox":
+        if self.resize in FRAMED:
             scale = min(self.size_hw[0] / height, self.size_hw[1] / width)
-            fitted = [max(1, min(c, round(n * scale))) for n, c in zip(size_hw, self.size_hw, strict=True)]
+            whole = int if self.resize == "corner" else round
+            fitted = [max(1, min(c, whole(n * scale))) for n, c in zip(size_hw, self.size_hw, strict=True)]
             return fitted[0], fitted[1]
         short, long = min(size_hw), max(size_hw)
         side = self.resize_size
@@ -225,13 +229,13 @@ def _crop_start(resized: int, crop: int) -> int:
     return round((resized - crop) / 2)
 
 
-def _centred(part: Image, size_hw: tuple[int, int], fill: npt.NDArray[np.uint8]) -> Image:
-    """`part` in the middle of `size_hw`, the odd pixel below or to the right, the rest filled."""
+def _framed(part: Image, size_hw: tuple[int, int], fill: npt.NDArray[np.uint8], *, centred: bool) -> Image:
+    """`part` in the middle of `size_hw`, the odd pixel below or to the right, or at the upper left; the rest filled."""
     height, width = part.shape[:2]
     if (height, width) == size_hw:
         return part
     canvas = np.empty((*size_hw, 3), np.uint8)
     canvas[:] = fill
-    top, left = (size_hw[0] - height) // 2, (size_hw[1] - width) // 2
+    top, left = ((size_hw[0] - height) // 2, (size_hw[1] - width) // 2) if centred else (0, 0)
     canvas[top : top + height, left : left + width] = part
     return canvas

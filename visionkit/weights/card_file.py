@@ -51,6 +51,7 @@ _CARD = {
     "weights": Field(list),
     "trained": Field(dict),
 }
+RESIZES = ("stretch", "letterbox", "shortest_side")
 PRESETS = ("torch", "tf", "caffe", "fcn")
 _PIXELS = {
     "mean": Field([float, float, float]),
@@ -58,7 +59,7 @@ _PIXELS = {
 }
 _IMAGE = {
     "size_hw": Field([int, int], required=True, test=_positive, says="two positive integers"),
-    "resize": Field(str, required=True, choices=("stretch", "letterbox", "shortest_side")),
+    "resize": Field(str, required=True, choices=RESIZES),
     "resize_size": Field(int, test=_positive, says="positive"),
     "preset": Field(str, choices=PRESETS),
     "channel_order": Field(str, choices=("rgb", "bgr")),
@@ -67,7 +68,7 @@ _IMAGE = {
 INPUT = {
     "classify": _IMAGE,
     "segment": _IMAGE,
-    "detect": _IMAGE,
+    "detect": {**_IMAGE, "resize": Field(str, required=True, choices=(*RESIZES, "corner"))},
     "track": {
         "exemplar_size": Field(int, required=True, test=_positive, says="positive"),
         "search_size": Field(int, required=True, test=_positive, says="positive"),
