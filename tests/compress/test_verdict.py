@@ -53,7 +53,7 @@ def test_a_good_variant_ships_and_the_sentence_says_why():
     [
         ({"drop": Interval(3.0, 2.0, 4.1)}, "drop", "it loses 3.0 points of top-1 (95 % interval of the loss 2.0 to"),
         ({"drop": Interval(1.5, 0.2, 2.9)}, "drop", "though on 1000 images that may be chance"),
-        ({"classes": (lost(0, 0, 0), lost(60, 45, 75))}, "class", "it ruins the class '7'"),
+        ({"classes": (lost(0, 0, 0), lost(60, 45, 75))}, "class", "it ruins a class: '7' falls from 95% to 35%"),
         ({"agreement": 0.8}, "agreement", "on 200 frames without labels it agrees with float on 80.0% only"),
         ({"faults": ("the images are normalised twice",)}, "calibration", "normalised twice"),
         ({"failed": "ai-edge-quantizer raised"}, "not-built", "could not be built: ai-edge-quantizer raised"),
@@ -89,8 +89,7 @@ def test_several_ruined_classes_are_told_worst_first_and_cut():
     classes = tuple(lost(20 + k, 15, 40, name=f"c{k}") for k in range(5))
     text = judge(replace(INT8, classes=classes), FLOAT, Bounds()).reasons[0].text
     assert text == (
-        "it ruins the classes 'c4' falls from 95% to 71%, 'c3' falls from 95% to 72%, 'c2' falls from 95% to 73% and 2 "
-        "more"
+        "it ruins 5 classes: 'c4' falls from 95% to 71%, 'c3' falls from 95% to 72%, 'c2' falls from 95% to 73% and 2 more"
     )
 
 

@@ -190,10 +190,11 @@ def _classes(variant: VariantFacts, bounds: Bounds) -> list[Reason]:
         if one.drop.value > bounds.max_class_drop and one.drop.low > min(bounds.max_drop, bounds.max_class_drop)
     ]
     ruined.sort(key=lambda one: -one.drop.value)
-    told = ", ".join(f"{one.name!r} falls from {one.before:.0%} to {one.after:.0%}" for one in ruined[:3])
-    more = f" and {len(ruined) - 3} more" if len(ruined) > 3 else ""
-    what = "the class" if len(ruined) == 1 else "the classes"
-    return [Reason("class", f"it ruins {what} {told}{more}")] if ruined else []
+    if not ruined:
+        return []
+    falls = [f"{one.name!r} falls from {one.before:.0%} to {one.after:.0%}" for one in ruined]
+    told = ", ".join(falls[:3]) + (f" and {len(falls) - 3} more" if len(falls) > 3 else "")
+    return [Reason("class", f"it ruins {'a class' if len(falls) == 1 else f'{len(falls)} classes'}: {told}")]
 
 
 def _agreement(variant: VariantFacts, bounds: Bounds) -> list[Reason]:
@@ -232,8 +233,9 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
     least = math.ceil(100 / bounds.max_drop)
     if drop.high <= bounds.max_drop and variant.images >= least:
         return None, None
+    what = "point" if bounds.max_drop == 1 else "points"
     text = (
-        f"{variant.images} images cannot tell whether it stays within {bounds.max_drop:g} points of {metric} "
+        f"{variant.images} images cannot tell whether it stays within {bounds.max_drop:g} {what} of {metric} "
         f"({_range(drop)})"
     )
     times = 1.0

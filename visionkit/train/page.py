@@ -31,13 +31,13 @@ code,pre{background:#f5f5f5;padding:.1em .3em;overflow-wrap:anywhere;white-space
 """
 
 
-def page(title: str, sections: Sequence[str]) -> str:
-    """A whole page of sections that are HTML already; the title is not, and is escaped."""
+def page(title: str, sections: Sequence[str], *, style: str = "") -> str:
+    """A whole page of sections that are HTML already; the title is not, and is escaped. `style`: more CSS."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{STYLE}</style></head><body>\n"
+        f"<title>{text(title)}</title><style>{STYLE}{style}</style></head><body>\n"
         + "\n".join([f"<h1>{text(title)}</h1>", *sections])
         + "\n</body></html>\n"
     )
