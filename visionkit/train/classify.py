@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.errors import InputError, ModelError, UsageError
+from visionkit.errors import InputError, ModelError
 from visionkit.io import printable_name
 from visionkit.runtime.keras_net import has_gpu
 from visionkit.tasks.input_rule import InputRule
@@ -27,7 +25,8 @@ from visionkit.train.class_images import Checked, TrainingBatches, ValidationBat
 from visionkit.train.distort import Distortion
 from visionkit.train.fit import FitOptions, FitResult, fit
 from visionkit.train.split import Split, block_split, read_split, stratified_split
-from visionkit.weights import Card, load_card
+from visionkit.train.transfer import build_network, source_card
+from visionkit.weights import Card
 
 __all__ = ["ClassifyPlan", "ClassifyTraining", "policy", "train_classifier"]
 
@@ -121,7 +120,7 @@ def train_classifier(
             f"{printable_name(plan.data)} has images of one class only, {folders.classes[0]!r}; a classifier needs at "
             "least two. Add a folder of something else.",
         )
-    source = None if plan.source is None else _source(plan.source)
+    source = None if plan.source is None else source_card(plan.source, ("classify",))
     table = _card_table(plan, source, folders.classes)
     checked = check_images(folders)
     split = _split(plan, folders, checked)
@@ -164,13 +163,6 @@ def train_classifier(
     return ClassifyTraining(
         network, table, folders, split, checked.problems, held, np.asarray(logits, np.float32), result
     )
-
-
-def _source(name: str) -> Card:
-    card = load_card(name)
-    if card.task != "classify":
-        raise ModelError("model-unfit", f"{card.name} is a model to {card.task}, not to classify.")
-    return card
 
 
 def _card_table(plan: ClassifyPlan, source: Card | None, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -258,13 +250,7 @@ def _network(plan: ClassifyPlan, table: Mapping[str, Any], source: Card | None) 
 
 
 def _build(name: str, args: Mapping[str, Any], classes: int, size_hw: tuple[int, ...]) -> keras.Model:
-    function = getattr(importlib.import_module("visionkit.nets"), name, None)
-    if function is None or "classes" not in inspect.signature(function).parameters:
-        raise UsageError("unknown-network", f"visionkit.nets has no network {name!r} that classifies.")
-    try:
-        return function(**{**args, "classes": classes, "size_hw": size_hw})
-    except (TypeError, ValueError) as error:
-        raise UsageError("network-arguments", f"{name} does not take {dict(args)} at {size_hw}: {error}") from error
+    return build_network(name, {**args, "classes": classes, "size_hw": size_hw}, "classifies")
 
 
 def _copy_weights(original: keras.Model, network: keras.Model, name: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from visionkit.errors import InputError, ModelError, UsageError
+from visionkit.errors import InputError, UsageError
 from visionkit.geometry.detection_rules import RCNN_RULES, rcnn_rule
 from visionkit.io import write_json
 from visionkit.runtime.keras_net import has_gpu
-from visionkit.tasks.detect import BACKGROUND_NAMES
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.class_folders import Problem
 from visionkit.train.classify import policy
@@ -27,7 +23,9 @@ from visionkit.train.detect_goal import DetectGoal, Learner
 from visionkit.train.detection_folders import DetectionSample, read_detection_folders
 from visionkit.train.detection_images import CheckedDetections, DetectBatches, DetectMaterial, check_detections
 from visionkit.train.fit import FitOptions, FitResult, fit
-from visionkit.weights import Card, load_card
+from visionkit.train.split import hold_back
+from visionkit.train.transfer import build_network, source_card, start_from
+from visionkit.weights import Card
 
 __all__ = ["DetectPlan", "DetectTraining", "train_detector"]
 
@@ -112,10 +110,19 @@ def train_detector(
     folders = read_detection_folders(plan.data, images=plan.images, layout=plan.layout, classes=plan.classes)
     if not folders.classes:
         raise InputError("no-boxes", f"{plan.data} has images but no box with a class; there is nothing to learn.")
-    source = None if plan.source is None else _source(plan.source)
+    source = None if plan.source is None else source_card(plan.source, ("detect", "classify"))
     material = DetectMaterial()
     checked = check_detections(folders, material)
-    learn, held = _split(plan, folders.parts, checked)
+    learn, held = hold_back(
+        checked.samples,
+        folders.parts,
+        val=plan.val,
+        seed=plan.options.seed,
+        digests=checked.digests,
+        problems=checked.problems,
+    )
+    if not any(map(len, learn)):
+        raise InputError("split-invalid", "There must be boxes to learn from; all are in the part that chooses.")
     table = _card_table(plan, source, folders.classes)
     rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
     told = f"{len(learn)} images with {sum(map(len, learn))} boxes to learn from, {len(held)} to choose the epoch on"
@@ -127,7 +134,7 @@ def train_detector(
         if source is not None:
             from visionkit.train.detect_rcnn import freeze_norms
 
-            _start_from(learner.network, source, tell)
+            start_from(learner.network, source, tell)
             if table["network"] in RCNN_RULES:
                 freeze_norms(learner.network)
         count = learner.network.count_params()
@@ -161,36 +168,6 @@ def train_detector(
     return DetectTraining(learner, table, material, learn, checked.problems, goal, result)
 
 
-def _source(name: str) -> Card:
-    card = load_card(name)
-    if card.task not in ("detect", "classify"):
-        raise ModelError("model-unfit", f"{card.name} is a model to {card.task}; start from one to detect or classify.")
-    return card
-
-
-def _split(
-    plan: DetectPlan, parts: Mapping[str, str], checked: CheckedDetections
-) -> tuple[list[DetectionSample], list[DetectionSample]]:
-    """Samples to learn from and to choose the epoch on: as the data is split, or at random by the seed."""
-    named = [(sample, parts.get(sample.name, "train")) for sample in checked.samples]
-    learn = [sample for sample, part in named if part == "train"]
-    held = [sample for sample, part in named if part == "val"]
-    if not held:
-        count = max(1, round(len(learn) * plan.val))
-        chosen = set(np.random.default_rng(plan.options.seed).permutation(len(learn))[:count].tolist())
-        held = [sample for k, sample in enumerate(learn) if k in chosen]
-        learn = [sample for k, sample in enumerate(learn) if k not in chosen]
-    if not learn or not held or not any(map(len, learn)):
-        raise InputError("split-invalid", "There must be boxes to learn from and an image to choose the epoch on.")
-    same = {checked.digests[sample.name] for sample in learn}
-    for sample in held:
-        if checked.digests[sample.name] in same:
-            checked.problems.append(
-                Problem("leak", sample.name, "(val) is the same as an image to learn from: scores will be too good")
-            )
-    return learn, held
-
-
 def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...]) -> dict[str, Any]:
     """The new model's card: what of the source it keeps, and its own classes."""
     network = plan.network or (source.network if source is not None and source.task == "detect" else "ssdlite")
@@ -220,53 +197,13 @@ def _learner(table: Mapping[str, Any], classes: int) -> Learner:
 
     name, size_hw = table["network"], tuple(table["input"]["size_hw"])
     arguments = {**table["args"], "classes": classes, "size_hw": size_hw}
-    network = _build(name, arguments)
+    network = build_network(name, arguments, "detects")
     outputs = set(network.output) if isinstance(network.output, dict) else set()
     if outputs == {"class_logits", "box_deltas"} and name.startswith("ssd"):
         return SSDLearner(network, arguments)
     if outputs == {"boxes", "scores", "class_id", "count"} and name in RCNN_RULES and len(network.inputs) == 2:
         return RCNNLearner(network, rcnn_rule(name, arguments.get("rule")), classes=classes)
     raise UsageError("unknown-network", f"{name} is no detector that VisionKit trains.")
-
-
-def _build(name: str, arguments: Mapping[str, Any]) -> keras.Model:
-    function = getattr(importlib.import_module("visionkit.nets"), name, None)
-    if function is None or "classes" not in inspect.signature(function).parameters:
-        raise UsageError("unknown-network", f"visionkit.nets has no network {name!r} that detects.")
-    try:
-        model: keras.Model = function(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UsageError("network-arguments", f"{name} does not take {dict(arguments)}: {error}") from error
-    return model
-
-
-def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None]) -> None:
-    """Put the source's weights into every layer that has its name and shape."""
-    from visionkit.weights.loading import load_weights
-
-    there_is = bool(source.labels) and source.labels[0].strip().casefold() in BACKGROUND_NAMES
-    count = len(source.labels) + (source.task == "detect" and not there_is)
-    classes = {} if "classes" in source.args or not source.labels else {"classes": count}
-    size = {"size_hw": tuple(source.input["size_hw"])}
-    original = _build(source.network, {**source.args, **classes, **size})
-    load_weights(original, source)
-    there = {_plain(layer.name): layer.get_weights() for layer in original.layers if layer.weights}
-    taken, new = 0, []
-    for layer in (layer for layer in network.layers if layer.weights):
-        weights = there.get(_plain(layer.name), [])
-        if weights and [w.shape for w in weights] == [tuple(w.shape) for w in layer.weights]:
-            layer.set_weights(weights)
-            taken += 1
-        else:
-            new.append(layer.name)
-    if not taken:
-        raise ModelError("model-unfit", f"No layer of {source.name} has the name and shape of one of this network.")
-    tell(f"{taken} layers start from {source.name}; new: {', '.join(new[:6])}{', …' if len(new) > 6 else ''}.")
-
-
-def _plain(name: str) -> str:
-    """A layer's name without what tells a backbone from a classifier in torchvision's names."""
-    return name.removeprefix("backbone.").removeprefix("body.").removeprefix("features.")
 
 
 def _facts(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from visionkit.errors import InputError, ModelError, UsageError
+from visionkit.errors import InputError, UsageError
 from visionkit.runtime.keras_net import has_gpu
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.class_folders import Problem
@@ -23,7 +21,6 @@ from visionkit.train.fit import FitOptions, FitResult, fit
 from visionkit.train.mask_folders import (
     VOID,
     LabelSet,
-    MaskFolders,
     MaskSample,
     read_labels,
     read_mask_folders,
@@ -31,7 +28,9 @@ from visionkit.train.mask_folders import (
 from visionkit.train.mask_images import CheckedMasks, MaskBatches, SegmentMaterial, check_masks, class_weights
 from visionkit.train.segment_augment import SegmentAugmentation
 from visionkit.train.segment_goal import SegmentGoal
-from visionkit.weights import Card, load_card
+from visionkit.train.split import hold_back
+from visionkit.train.transfer import build_network, source_card, start_from
+from visionkit.weights import Card
 
 __all__ = ["SegmentPlan", "SegmentTraining", "train_segmenter"]
 
@@ -114,14 +113,21 @@ def train_segmenter(
         UsageError: `plan.out` holds another training; the network does not take the arguments.
     """
     folders = read_mask_folders(plan.data)
-    source = None if plan.source is None else _source(plan.source)
+    source = None if plan.source is None else source_card(plan.source, ("segment", "classify"))
     material = SegmentMaterial(folders, _given_labels(plan))
     checked = check_masks(material)
     labels = _numbered(checked) if not material.labels.names else material.labels.names
     if len(labels) < 2:
         raise InputError("one-class", f"The masks hold one class only, {labels}; a network needs two to tell apart.")
     pixels = checked.pixels[:, : len(labels)]
-    learn, held = _split(plan, folders, checked)
+    learn, held = hold_back(
+        checked.samples,
+        folders.parts,
+        val=plan.val,
+        seed=plan.options.seed,
+        digests=checked.digests,
+        problems=checked.problems,
+    )
     table = _card_table(plan, source, labels, material(learn[0])[0].shape[:2])
     rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
     tell(f"{len(labels)} classes, {len(learn)} images to learn from, {len(held)} to choose the epoch on.")
@@ -134,7 +140,7 @@ def train_segmenter(
         network = _build(table["network"], table["args"], len(labels), crop_hw)
         viewer = _build(table["network"], table["args"], len(labels), rule.size_hw)
         if source is not None:
-            _start_from(network, source, tell)
+            start_from(network, source, tell)
         tell(f"{table['network']}, {network.count_params():,} parameters, {keras.backend.backend()}, {precision}")
         batches = MaskBatches(
             material,
@@ -176,36 +182,6 @@ def _numbered(checked: CheckedMasks) -> tuple[str, ...]:
     return tuple(str(k) for k in range(int(there.max()) + 1)) if len(there) else ()
 
 
-def _source(name: str) -> Card:
-    card = load_card(name)
-    if card.task not in ("segment", "classify"):
-        raise ModelError(
-            "model-unfit", f"{card.name} is a model to {card.task}; start from one to segment or classify."
-        )
-    return card
-
-
-def _split(plan: SegmentPlan, folders: MaskFolders, checked: CheckedMasks) -> tuple[list[MaskSample], list[MaskSample]]:
-    """Samples to learn from and to choose the epoch on: as the data is split, or at random by the seed."""
-    parts = [folders.parts.get(sample.name, "train") for sample in checked.samples]
-    learn = [sample for sample, part in zip(checked.samples, parts, strict=True) if part == "train"]
-    held = [sample for sample, part in zip(checked.samples, parts, strict=True) if part == "val"]
-    if not held:
-        count = max(1, round(len(learn) * plan.val))
-        chosen = set(np.random.default_rng(plan.options.seed).permutation(len(learn))[:count].tolist())
-        held = [sample for k, sample in enumerate(learn) if k in chosen]
-        learn = [sample for k, sample in enumerate(learn) if k not in chosen]
-    if not learn or not held:
-        raise InputError("split-invalid", "There must be an image to learn from and one to choose the epoch on.")
-    same = {checked.digests[sample.name] for sample in learn}
-    for sample in held:
-        if checked.digests[sample.name] in same:
-            checked.problems.append(
-                Problem("leak", sample.name, "(val) is the same as an image to learn from: scores will be too good")
-            )
-    return learn, held
-
-
 def _card_table(
     plan: SegmentPlan, source: Card | None, labels: tuple[str, ...], first_hw: tuple[int, ...]
 ) -> dict[str, Any]:
@@ -235,43 +211,10 @@ def _card_table(
 
 
 def _build(name: str, args: Mapping[str, Any], classes: int, size_hw: tuple[int, ...]) -> keras.Model:
-    function = getattr(importlib.import_module("visionkit.nets"), name, None)
-    if function is None or "classes" not in inspect.signature(function).parameters:
-        raise UsageError("unknown-network", f"visionkit.nets has no network {name!r} that segments.")
-    try:
-        model = function(**{**args, "classes": classes, "size_hw": tuple(size_hw)})
-    except (TypeError, ValueError) as error:
-        raise UsageError("network-arguments", f"{name} does not take {dict(args)} at {size_hw}: {error}") from error
+    model = build_network(name, {**args, "classes": classes, "size_hw": tuple(size_hw)}, "segments")
     if isinstance(model.output, dict) or tuple(model.output.shape[1:]) != (*size_hw, classes):
         raise UsageError("unknown-network", f"{name} gives no map of classes at its input's size; it cannot segment.")
     return model
-
-
-def _start_from(network: keras.Model, source: Card, tell: Callable[[str], None]) -> None:
-    """Put the source's weights into every layer that has its name (`_plain`) and shape."""
-    from visionkit.weights.loading import load_weights
-
-    function = getattr(importlib.import_module("visionkit.nets"), source.network)
-    classes = {} if "classes" in source.args or not source.labels else {"classes": len(source.labels)}
-    original = function(**{**source.args, **classes, "size_hw": tuple(source.input["size_hw"])})
-    load_weights(original, source)
-    there = {_plain(layer.name): layer.get_weights() for layer in original.layers if layer.weights}
-    taken, new = 0, []
-    for layer in (layer for layer in network.layers if layer.weights):
-        weights = there.get(_plain(layer.name), [])
-        if weights and [w.shape for w in weights] == [tuple(w.shape) for w in layer.weights]:
-            layer.set_weights(weights)
-            taken += 1
-        else:
-            new.append(layer.name)
-    if not taken:
-        raise ModelError("model-unfit", f"No layer of {source.name} has the name and shape of one of this network.")
-    tell(f"{taken} layers start from {source.name}; new: {', '.join(new[:6])}{', …' if len(new) > 6 else ''}.")
-
-
-def _plain(name: str) -> str:
-    """A layer's name without what tells a backbone from a classifier in torchvision's names."""
-    return name.removeprefix("backbone.").removeprefix("features.")
 
 
 def _write_split(path: Path, labels: tuple[str, ...], learn: list[MaskSample], held: list[MaskSample]) -> None:

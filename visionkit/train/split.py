@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from visionkit.errors import InputError
 from visionkit.io import printable_name, write_json
-from visionkit.train.class_folders import PARTS, Sample, natural_key
+from visionkit.train.class_folders import PARTS, Problem, Sample, natural_key
 
-__all__ = ["Split", "block_split", "read_split", "stratified_split"]
+__all__ = ["Split", "block_split", "hold_back", "read_split", "stratified_split"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,53 @@ def block_split(samples: Sequence[Sample], *, val: float, test: float = 0.0, see
         parts[part] = tuple(sample.name for sample in samples if sample.name in chosen)
         start += count
     return Split(**parts)
+
+
+class Named(Protocol):
+    """A sample of any task."""
+
+    @property
+    def name(self) -> str: ...
+
+
+NamedSample = TypeVar("NamedSample", bound=Named)
+
+
+def hold_back(
+    samples: Sequence[NamedSample],
+    parts: Mapping[str, str],
+    *,
+    val: float,
+    seed: int,
+    digests: Mapping[str, str],
+    problems: list[Problem],
+) -> tuple[list[NamedSample], list[NamedSample]]:
+    """Samples to learn from and to choose the epoch on: as the data is split, or at random by the seed.
+
+    Args:
+        parts: of a sample's name, where the data says it; others are `train`.
+        val: fraction to choose on, where no part is `val`.
+        digests: of a sample's name; an image on both sides is noted in `problems`.
+
+    Raises:
+        InputError: `split-invalid`; one side is empty.
+    """
+    learn = [sample for sample in samples if parts.get(sample.name, "train") == "train"]
+    held = [sample for sample in samples if parts.get(sample.name) == "val"]
+    if not held:
+        count = max(1, round(len(learn) * val))
+        chosen = set(np.random.default_rng(seed).permutation(len(learn))[:count].tolist())
+        held = [sample for k, sample in enumerate(learn) if k in chosen]
+        learn = [sample for k, sample in enumerate(learn) if k not in chosen]
+    if not learn or not held:
+        raise InputError("split-invalid", "There must be an image to learn from and one to choose the epoch on.")
+    same = {digests[sample.name] for sample in learn}
+    problems += [
+        Problem("leak", sample.name, "(val) is the same as an image to learn from: scores will be too good")
+        for sample in held
+        if digests[sample.name] in same
+    ]
+    return learn, held
 
 
 def _check_fractions(val: float, test: float) -> None:
