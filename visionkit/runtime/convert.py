@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ __all__ = [
     "convert_graph",
     "convert_named_onnx",
     "convert_saved_model",
+    "first_name",
     "freeze",
+    "write_openvino",
     "write_saved_model",
 ]
 
@@ -53,6 +56,12 @@ class NamedCall:
 
         specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs}
         return tf.function(serve).get_concrete_function(**specs)
+
+    def with_batch(self, batch: int) -> NamedCall:
+        """The same of a fixed number, where that is open."""
+        first = (replace(spec, shape=(batch, *spec.shape[1:])) for spec in self.inputs)
+        inputs = tuple(new if spec.shape[:1] == (None,) else spec for new, spec in zip(first, self.inputs, strict=True))
+        return NamedCall(self.call, inputs)
 
 
 def write_saved_model(folder: str | Path, functions: Mapping[str, Any], variables: Iterable[Any]) -> None:
@@ -131,6 +140,22 @@ def lacking(error: Exception, layers: Iterable[str]) -> str:
 def scope_name(layer: str) -> str:
     """A layer's name as TensorFlow writes it into a graph."""
     return re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", layer)
+
+
+def write_openvino(content: bytes, path: Path) -> None:
+    """The bytes of an `.onnx` as OpenVINO's `.xml`, with its `.bin` beside.
+
+    Raises:
+        ModelError: `conversion-failed`.
+    """
+    with quiet():
+        import openvino
+
+        try:
+            model = openvino.Core().read_model(io.BytesIO(content))
+            openvino.save_model(model, path, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise failure(path.suffix, error) from error
 
 
 def convert_named_onnx(call: NamedCall) -> bytes:

@@ -1,0 +1,125 @@
+"""Where an artifact is made: in a hidden folder beside its name, which it gets whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from visionkit.errors import OutputError, UsageError
+from visionkit.export.folder import new_folder
+from visionkit.io.files import NO_SPACE, OutputFile, check_output, output_error, sync_folder, writing_to
+from visionkit.io.text import safe_text
+
+__all__ = ["check_target", "destination"]
+
+FULL = ("no space left", "disk quota exceeded")
+
+
+def check_target(path: str | os.PathLike[str], suffix: str, *, overwrite: bool = False) -> Path:
+    """`path`, after every reason not to write an artifact there has been looked for; nothing heavy is imported.
+
+    Raises:
+        UsageError: `name-unfit`, its suffix is another format's.
+        OutputError: `exists`, `output-is-symlink`, `output-unwritable`.
+    """
+    target = Path(path)
+    if suffix and target.suffix.lower() != suffix:
+        raise UsageError("name-unfit", f"the name must end in {suffix}. Received: '{safe_text(target)}'.")
+    if suffix:
+        return check_output(target, overwrite=overwrite)
+    if target.suffix.lower() in (".tflite", ".keras", ".onnx", ".xml", ".h5"):
+        raise UsageError("name-unfit", f"a SavedModel is a folder. Received: '{safe_text(target)}'.")
+    with writing_to(target):
+        target.parent.stat()
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "")
+    if os.path.lexists(target) and (not overwrite or target.is_symlink() or not target.is_dir()):
+        way = "it is not a folder" if overwrite else "pass --overwrite or choose another --out"
+        raise OutputError("exists", f"'{safe_text(target)}' already exists; {way}")
+    return target
+
+
+@contextlib.contextmanager
+def destination(target: Path, suffix: str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Where to write the artifact; on leaving it gets its name, on an exception nothing of it remains.
+
+    A file may have others beside it, called by its stem (`NAME.bin`): they are put in place before it.
+
+    Raises:
+        OutputError: as `check_target`, and `disk-full`.
+    """
+    with full_disk_told(target):
+        if not suffix:
+            with new_folder(target, overwrite=overwrite) as folder:
+                yield folder
+            return
+        check_output(target, overwrite=overwrite)
+        with _hidden(target) as folder:
+            made = folder / target.name
+            yield made
+            for file in sorted(folder.glob(f"{_escaped(target.stem)}.*")):
+                if file.is_file() and file != made:
+                    _put(file, target.with_name(file.name), overwrite=True)
+            _put(made, target, overwrite=overwrite)
+            sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def full_disk_told(target: Path) -> Iterator[None]:
+    """Within, what libraries say of a full disk in exceptions of their own becomes `disk-full`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise output_error(error, target) from error
+        raise
+    except Exception as error:
+        if any(_is_full(cause) for cause in _causes(error)):
+            raise output_error(OSError(errno.ENOSPC, ""), target) from error
+        raise
+
+
+@contextlib.contextmanager
+def _hidden(target: Path) -> Iterator[Path]:
+    with writing_to(target):
+        folder = target.parent / f".visionkit-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(made: Path, target: Path, *, overwrite: bool) -> None:
+    output = OutputFile(target, overwrite=overwrite)
+    try:
+        with writing_to(target):
+            made.replace(output.temporary)
+        output.publish()
+    finally:
+        output.discard()
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in NO_SPACE
+    # TensorFlow's and OpenVINO's exceptions carry the system's word only in their text.
+    text = str(error).lower()
+    return any(words in text for words in FULL)
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)

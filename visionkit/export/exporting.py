@@ -1,0 +1,193 @@
+"""`export_model`: from a card to an artifact that was tried before it got its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.errors import ModelError, UsageError
+from visionkit.export.destination import check_target, destination
+from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
+from visionkit.weights import load_card
+from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
+from visionkit.weights.card import Card, sha256_of
+
+if TYPE_CHECKING:
+    from visionkit.crf import CRFParams
+    from visionkit.export.check import Agreement
+    from visionkit.export.formats import Format
+    from visionkit.export.probes import Trial
+    from visionkit.export.signatures import Signatures
+    from visionkit.layers.dense_crf import DenseCRF
+    from visionkit.weights.fetch import Progress
+
+__all__ = ["export_model"]
+
+Image = npt.NDArray[np.uint8]
+
+STORED_BYTES = 16 << 20  # of network tensors among the probes
+DIGITS = 3  # of differences that are told
+
+
+def export_model(
+    model: str | os.PathLike[str] | Card,
+    path: str | os.PathLike[str],
+    *,
+    format: str,  # noqa: A002 - as on the command line
+    size_hw: tuple[int, int] | None = None,
+    batch: int = 1,
+    crf: CRFParams | DenseCRF | None = None,
+    allow_select_tf_ops: bool = False,
+    weights: str | Path | None = None,
+    overwrite: bool = False,
+    probes: Sequence[Image | str | os.PathLike[str]] = (),
+    notice: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Write a card's whole model, from pixels to results, and give what was written.
+
+    `serving_default` takes `image` uint8 (B, H, W, 3) RGB and gives the task's results: of any size and number in a
+    SavedModel, which resizes as the card says; of the network's size elsewhere. SavedModel and LiteRT also have the
+    networks themselves (`raw` …) and, for classifiers, `embed`. A `.keras` is the network alone.
+
+    Before it gets its name, the artifact is run by its plain runtime, in a process that has no VisionKit, on probes:
+    the networks must answer as Keras does, `serving_default` as the task in Python.
+
+    Args:
+        model: a card, its name, or the path of its folder.
+        path: of the file, or of the SavedModel's folder.
+        format: `savedmodel`, `litert`, `keras`, `onnx` or `openvino`.
+        size_hw: of the network's input, in the place of the card's.
+        batch: images in one call, where the format fixes their number.
+        crf: of a segmenter: parameters, or a trained layer, to refine by inside the artifact.
+        allow_select_tf_ops: take TensorFlow's operations where LiteRT has no builtin.
+        weights: a file with weights in the place of the card's own.
+        overwrite: replace what is there, once the new one is complete.
+        probes: images uint8 (H, W, 3) BGR, or files, to try it on; two rendered ones without.
+        notice, progress: of a download, where the weights are not on this machine.
+
+    Raises:
+        UsageError: `format-unknown`, `format-missing`, `name-unfit`, `option-unfit`.
+        OutputError: `exists`, `output-unwritable`, `disk-full`.
+        ModelError: `export-backend`, `export-untraceable`, `export-builtins`, `export-differs`, or the card's weights
+            are missing or do not fit.
+    """
+    from visionkit.export.formats import check_backend, find_format
+
+    chosen = find_format(format)
+    card = _card(model)
+    _check_options(card, format, batch, crf, allow_select_tf_ops)
+    target = check_target(path, chosen.suffix, overwrite=overwrite)
+    check_backend(format)
+    options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress)
+    plan = make_plan(card, options)
+    return _Export(plan, options, chosen, card, allow_select_tf_ops).run(target, probes, overwrite)
+
+
+class _Export:
+    """One export, from the plan on."""
+
+    def __init__(
+        self, plan: ExportPlan, options: ExportOptions, chosen: Format, card: Card, select_tf_ops: bool
+    ) -> None:
+        self.plan, self.options, self.format = plan, options, chosen
+        self.card, self.select_tf_ops = card, select_tf_ops
+
+    def run(self, target: Path, probes: Sequence[Image | str | os.PathLike[str]], overwrite: bool) -> Artifact:
+        from visionkit.export.check import check_artifact
+        from visionkit.export.probes import network_trials, read_probes, stored, trials_of
+        from visionkit.export.signatures import Signatures
+
+        images = read_probes(probes)
+        signatures = Signatures(self.plan, self.options, self.plan.fit(images[0]).shape[:2])
+        with destination(target, self.format.suffix, overwrite=overwrite) as made:
+            self.format.write(signatures, made, self.select_tf_ops)
+            trials = trials_of(signatures, images)
+            asked = network_trials(signatures, images) if self.options.format == "keras" else self._asked(trials)
+            agreement = check_artifact(
+                made,
+                self.plan,
+                asked,
+                kind=self.options.format,
+                raw_tolerance=self.format.raw_tolerance,
+                name=target,
+                select_tf_ops=self.select_tf_ops,
+            )
+            shown = [self.plan.fit(image) if self.options.fixed else image for image in images]
+            kept = stored(trials, [image[..., ::-1] for image in shown], STORED_BYTES)
+            self._describe(made, signatures, kept, agreement)
+        artifact = read_artifact(target)
+        if artifact is None:
+            raise ModelError("artifact-corrupt", f"'{target}' does not tell what it is after it was written")
+        return artifact
+
+    def _asked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that the format can answer: a graph of ONNX is one signature."""
+        single = self.options.format in ("onnx", "openvino")
+        return [trial for trial in trials if not single or trial.signature == "serving_default"]
+
+    def _describe(self, made: Path, signatures: Signatures, kept: Mapping[str, Any], agreement: Agreement) -> None:
+        single = self.options.format in ("onnx", "openvino")
+        calls = signatures.calls
+        names = ["serving_default"] if single else [] if self.options.format == "keras" else list(calls)
+        description = describe_artifact(
+            dataclasses.replace(self.plan.card, weights=()),
+            kind="float32",
+            parts={} if single else dict(self.plan.parts),
+            probes=kept,
+            made={
+                "source": self.card.name,
+                "source_sha256": self._source_sha256(),
+                "signatures": {name: [str(spec) for spec in calls[name].inputs] for name in names},
+                "select_tf_ops": self.select_tf_ops,
+                "versions": self._versions(),
+                "checked": {
+                    name: {output: float(f"{value:.{DIGITS}g}") for output, value in outputs.items()}
+                    for name, outputs in agreement.worst.items()
+                },
+                "tolerances": dict(self.plan.tolerances),
+                "raw_tolerance": self.format.raw_tolerance,
+            },
+        )
+        attach(made, description, dict(kept))
+
+    def _source_sha256(self) -> str:
+        from visionkit.weights import obtain
+
+        given = self.options.weights
+        return sha256_of(obtain(self.card) if given is None else Path(given))
+
+    def _versions(self) -> dict[str, str]:
+        import importlib.metadata
+
+        packages = dict.fromkeys(("keras", *self.format.packages))
+        return {package: importlib.metadata.version(package) for package in packages}
+
+
+def _card(model: str | os.PathLike[str] | Card) -> Card:
+    from visionkit.tasks.load_classify import is_model_file
+
+    if isinstance(model, Card):
+        return model
+    if is_model_file(model):
+        raise UsageError(
+            "model-unfit",
+            f"{os.fspath(model)!r} is a model file; exported are cards (`visionkit models list`), or a folder with a "
+            "card.toml and its weights",
+        )
+    return load_card(model)
+
+
+def _check_options(card: Card, name: str, batch: int, crf: Any, select_tf_ops: bool) -> None:
+    if batch < 1:
+        raise ValueError(f"`batch` must be a positive integer. Received: batch={batch!r}.")
+    if crf is not None and card.task != "segment":
+        raise UsageError("option-unfit", f"{card.name} is a model to {card.task}; a CRF refines segmentations.")
+    if select_tf_ops and name != "litert":
+        raise UsageError("option-unfit", f"allow_select_tf_ops is for litert. Received: format={name!r}.")
