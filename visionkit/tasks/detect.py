@@ -111,13 +111,8 @@ class Detector(CompiledTask):
         """
         if isinstance(images, np.ndarray):
             return self([images], conf=conf)[0]
-        fits = [self.fit(checked_size(image)) for image in images]
-        limits = self._limits(conf)
-        found: list[Detections] = []
-        for begin, end in same_fits(fits, self.network.batch):
-            raw = self._pass(images[begin:end], fits[begin:end], limits)
-            found += [self._answer(one, fit) for one, fit in zip(raw, fits[begin:end], strict=True)]
-        return found
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        return [self._answer(*one) for one in zip(self.raw(images, conf=conf), sizes, strict=True)]
 
     def prepare(self, size_hw: Size) -> None:
         """Compile the network for images of a size, which else happens when the first one comes."""
@@ -164,6 +159,19 @@ class Detector(CompiledTask):
             "instances": self.network.instances,
         }
 
+    def raw(self, images: Sequence[Image], *, conf: float | None = None) -> list[RawDetections]:
+        """What is in each image: the fields of `RawDetections` after selection, boxes in pixels of the image.
+
+        Its classes count the labels from 0, its masks are not pasted.
+        """
+        fits = [self.fit(checked_size(image)) for image in images]
+        limits = self._limits(conf)
+        found: list[RawDetections] = []
+        for begin, end in same_fits(fits, self.network.batch):
+            raw = self._pass(images[begin:end], fits[begin:end], limits)
+            found += [self._selected(one, fit) for one, fit in zip(raw, fits[begin:end], strict=True)]
+        return found
+
     def _limits(self, conf: float | None) -> Limits:
         options = self.options
         # boxes of other classes must not take the places of those that are wanted
@@ -179,7 +187,7 @@ class Detector(CompiledTask):
             whole = [f.resized_hw if f.corner_yx == (0, 0) else f.input_hw for f in padded]
             return self.network(inputs, np.asarray(whole, np.float32), limits)[: len(images)]
 
-    def _answer(self, raw: RawDetections, fit: DetectFit) -> Detections:
+    def _selected(self, raw: RawDetections, fit: DetectFit) -> RawDetections:
         if not (np.isfinite(raw.xyxy).all() and np.isfinite(raw.scores).all()):
             raise ModelError("model-not-finite", "the network's answer is not finite (NaN or infinity)")
         xyxy, ids = fit.to_image(raw.xyxy), raw.classes - 1
@@ -187,11 +195,14 @@ class Detector(CompiledTask):
         if self.classes is not None:
             keep &= np.isin(ids, self.classes)
         kept = np.flatnonzero(keep)[: self.options.max_det]
+        masks = None if raw.masks is None else raw.masks[kept]
+        return RawDetections(xyxy[kept], np.clip(raw.scores[kept], 0, 1), ids[kept], masks)
+
+    def _answer(self, found: RawDetections, size_hw: Size) -> Detections:
         mask = None
-        if raw.masks is not None and self.options.masks:
-            mask = _pasted(raw.masks[kept], xyxy[kept], fit.size_hw)
-        scores = np.clip(raw.scores[kept], 0, 1)
-        return Detections(xyxy[kept], scores, ids[kept], mask)
+        if found.masks is not None and self.options.masks:
+            mask = _pasted(found.masks, found.xyxy, size_hw)
+        return Detections(found.xyxy, found.scores, found.classes, mask)
 
 
 def _pasted(probs: Floats, xyxy: Floats, size_hw: Size) -> npt.NDArray[np.bool_]:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, RecipeError, UsageError
+from visionkit.tasks.artifact_network import card_of, network_of, one_size, options_of
 from visionkit.tasks.detect import BACKGROUND_NAMES, DetectOptions, Detector
 from visionkit.tasks.detect_network import DetectEngine, DetectNetwork
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import is_model_file, shares
-from visionkit.tasks.network import CardNetwork
+from visionkit.tasks.network import Network
 
 if TYPE_CHECKING:
     import keras
 
-    from visionkit.weights import Card
     from visionkit.weights.fetch import Progress
 
 __all__ = ["DEFAULT_DETECTOR", "default_detector", "load_detector"]
@@ -38,6 +38,7 @@ def load_detector(
     instances: int | None = 1,
     size_hw: Size | None = None,
     weights: str | Path | None = None,
+    trust: bool = False,
     on_compile: Callable[[], None] | None = None,
     notice: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -46,8 +47,9 @@ def load_detector(
     """The detector of a model card, or of a model file. It is compiled when the first image comes, for that size.
 
     Args:
-        name: a card's name, the path of a folder with a `card.toml`, or a `.tflite` or SavedModel whose outputs are
-            boxes, classes and scores (`detector_from_file`); None is `default_detector()`.
+        name: a card's name, the path of a folder with a `card.toml`, an exported model that says what it is, or any
+            `.tflite` or SavedModel whose outputs are boxes, classes and scores (`detector_from_file`); None is
+            `default_detector()`.
         runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
@@ -57,6 +59,7 @@ def load_detector(
         size_hw: of the input, in the place of the card's; of a card of `shortest_side` the shorter side and the limit
             of the longer one, in either order.
         weights: a file with weights for the card's network in the place of the card's own.
+        trust: a model file may run code (SavedModel) or crash (`.tflite`).
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
         options: `conf`, `iou`, `classes`, `max_det`, `masks` (`DetectOptions`) in the place of the card's.
@@ -66,8 +69,6 @@ def load_detector(
         RecipeError: the card names an option that a detector does not have.
         UsageError: `class-unknown`.
     """
-    from visionkit.weights import load_card
-
     if batch < 1:
         raise ValueError(f"`batch` must be a positive integer. Received: batch={batch!r}.")
     how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
@@ -81,26 +82,30 @@ def load_detector(
                 "batch out.",
             )
 
-        return detector_from_file(name, **how, **options)
-    card = load_card(default_detector() if name is None else name)
-    if card.task != "detect":
-        raise ModelError(
-            "model-unfit", f"{card.name} is a model to {card.task}, not to detect. Give a detector's name."
-        )
-    chosen = _options(card, options)
+        return detector_from_file(name, trust=trust, **how, **options)
+    card, artifact = card_of(default_detector() if name is None else name, "detect")
+    one_size(artifact, size_hw)
+    chosen = options_of(card, artifact, options, _options)
     rule = InputRule.from_card(card, size_hw)
     Detector(DetectNetwork(_never), rule, chosen, labels=card.labels)  # refuse unknown classes before a download
-    network = _CardDetector(card, weights=weights, on_build=on_compile, notice=notice, progress=progress)
+    arguments = {} if "classes" in card.args or not card.labels else {"classes": _class_count(card.labels)}
+    telling = {"on_build": on_compile, "notice": notice, "progress": progress}
+    network = network_of(card, artifact, weights=weights, arguments=arguments, trust=trust, **telling)
     if instances is None:
-        how["threads"], instances = shares(network.path.stat().st_size, threads)
+        how["threads"], instances = shares(network.bytes, threads)
     if runtime == "keras":  # on a GPU, a second one would wait for the first
         instances = 1
     count = instances
 
     def compile_size(input_hw: Size, known: str | None) -> Sequence[DetectEngine]:
-        return network.engines(input_hw, count, batch=batch, **{**how, "runtime": known or runtime})
+        part = network.with_arguments(size_hw=input_hw)
+        return _engines(part, count, batch=batch, **{**how, "runtime": known or runtime})
 
-    detector = Detector(DetectNetwork(compile_size, batch=batch), rule, chosen, labels=card.labels)
+    compiled = DetectNetwork(compile_size, batch=batch)
+    if artifact is not None:
+        engines = compile_size(rule.size_hw, None)
+        compiled = DetectNetwork(lambda size, known: engines, batch=engines[0].batch)
+    detector = Detector(compiled, rule, chosen, labels=card.labels)
     detector.model = {"name": card.name, "sha256": network.sha256}
     return detector
 
@@ -110,37 +115,28 @@ def default_detector() -> str:
     return DEFAULT_DETECTOR
 
 
-class _CardDetector(CardNetwork):
-    """The network of a card at any size of input, as engines."""
-
-    def __init__(self, card: Card, **options: Any) -> None:
-        arguments = {} if "classes" in card.args or not card.labels else {"classes": _class_count(card.labels)}
-        super().__init__(card, arguments=arguments, **options)
-        self._notices = {key: options[key] for key in ("on_build", "notice", "progress") if key in options}
-
-    def engines(self, size_hw: Size, count: int, **how: Any) -> list[DetectEngine]:
-        """So many instances for inputs of a size; `how` is runtime, precision, threads and batch."""
-        arguments = {**self.arguments, "size_hw": size_hw}
-        part = CardNetwork(self.card, weights=self.path, arguments=arguments, **self._notices)
-        first = self._engine(part, how)
-        others = count - 1 if first.runtime != "keras" else 0
-        again = {**how, "runtime": first.runtime}
-        return [first, *(self._engine(part, again) for _ in range(others))]
-
-    def _engine(self, part: CardNetwork, how: Mapping[str, Any]) -> DetectEngine:
-        from visionkit.geometry.detection_rules import RCNN_RULES
-
-        if part.card.network in RCNN_RULES:
-            return _two_stage(part, how)
-        if part.card.network.startswith("ssd"):
-            from visionkit.geometry.ssd_rule import SSDRule
-            from visionkit.tasks.ssd import SSDEngine
-
-            return SSDEngine(part.compiled(**how), SSDRule.of_network(part.arguments))
-        raise ModelError("network-unfit", f"{part.card.name}: {part.card.network} is no detector that VisionKit runs.")
+def _engines(part: Network, count: int, **how: Any) -> list[DetectEngine]:
+    """So many instances of a network of one size; `how` is runtime, precision, threads and batch."""
+    first = _engine(part, how)
+    others = count - 1 if first.runtime != "keras" else 0
+    again = {**how, "runtime": first.runtime}
+    return [first, *(_engine(part, again) for _ in range(others))]
 
 
-def _two_stage(part: CardNetwork, how: Mapping[str, Any]) -> DetectEngine:
+def _engine(part: Network, how: Mapping[str, Any]) -> DetectEngine:
+    from visionkit.geometry.detection_rules import RCNN_RULES
+
+    if part.card.network in RCNN_RULES:
+        return _two_stage(part, how)
+    if part.card.network.startswith("ssd"):
+        from visionkit.geometry.ssd_rule import SSDRule
+        from visionkit.tasks.ssd import SSDEngine
+
+        return SSDEngine(part.compiled(**how), SSDRule.of_network(part.arguments))
+    raise ModelError("network-unfit", f"{part.card.name}: {part.card.network} is no detector that VisionKit runs.")
+
+
+def _two_stage(part: Network, how: Mapping[str, Any]) -> DetectEngine:
     """The parts of a network of the R-CNN family, compiled in one runtime, as an engine."""
     from visionkit.geometry.detection_rules import rcnn_rule
     from visionkit.tasks.rcnn import MASK_ROWS, RCNNPipeline, RCNNRunners, box_rows
@@ -167,6 +163,11 @@ def _two_stage(part: CardNetwork, how: Mapping[str, Any]) -> DetectEngine:
             runner.close()
         raise
     return RCNNPipeline(RCNNRunners(*runners), rule)
+
+
+def class_arguments(card: Card) -> dict[str, int]:
+    """How many classes the card's network is to be built for, as its argument; none where the card says it."""
+    return {} if "classes" in card.args or not card.labels else {"classes": _class_count(card.labels)}
 
 
 def _class_count(labels: Sequence[str]) -> int:
