@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("visionkit.cli.demo", "Render a clip with known boxes and follow its object."),
     "train": ("visionkit.cli.train", "Train a model on your own material."),
     "eval": ("visionkit.cli.eval", "Measure a model on annotated data."),
+    "export": ("visionkit.cli.export", "Write a model as a SavedModel, .tflite, .keras, .onnx or .xml, tried first."),
     "models": ("visionkit.cli.models", "List the model cards, show one, fetch or import its weights."),
     "inspect": ("visionkit.cli.inspect", "Tell what a model is made of, or what a video or a folder holds."),
     "doctor": ("visionkit.cli.doctor", "Tell what this machine has: versions, cores, codecs, models."),

@@ -38,10 +38,17 @@ def check_target(path: str | os.PathLike[str], suffix: str, *, overwrite: bool =
         target.parent.stat()
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "")
-    if os.path.lexists(target) and (not overwrite or target.is_symlink() or not target.is_dir()):
-        way = "it is not a folder" if overwrite else "pass --overwrite or choose another --out"
+    if os.path.lexists(target) and not (overwrite and _is_replaceable(target)):
+        way = "it is no SavedModel, so name another" if overwrite else "pass --overwrite or choose another --out"
         raise OutputError("exists", f"'{safe_text(target)}' already exists; {way}")
     return target
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether it is a SavedModel or empty: no other folder goes away, whatever was asked."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return (folder / "saved_model.pb").is_file() or not any(folder.iterdir())
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from visionkit.errors import ModelError, UsageError
 from visionkit.export.destination import check_target, destination
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
+from visionkit.io.files import check_not_input
 from visionkit.weights import load_card
 from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
 from visionkit.weights.card import Card, sha256_of
@@ -84,6 +85,7 @@ def export_model(
     card = _card(model)
     _check_options(card, format, batch, crf, allow_select_tf_ops)
     target = check_target(path, chosen.suffix, overwrite=overwrite)
+    check_not_input(target, [card.folder, *([] if weights is None else [weights])])
     check_backend(format)
     options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress)
     plan = make_plan(card, options)
@@ -146,6 +148,7 @@ class _Export:
                 "source_sha256": self._source_sha256(),
                 "signatures": {name: [str(spec) for spec in calls[name].inputs] for name in names},
                 "select_tf_ops": self.select_tf_ops,
+                "runtime": " ".join(list(self._versions().items())[-1]),
                 "versions": self._versions(),
                 "checked": {
                     name: {output: float(f"{value:.{DIGITS}g}") for output, value in outputs.items()}
@@ -166,7 +169,7 @@ class _Export:
     def _versions(self) -> dict[str, str]:
         import importlib.metadata
 
-        packages = dict.fromkeys(("keras", *self.format.packages))
+        packages = self.format.packages if "keras" in self.format.packages else ("keras", *self.format.packages)
         return {package: importlib.metadata.version(package) for package in packages}
 
 

@@ -75,7 +75,12 @@ def write_saved_model(folder: str | Path, functions: Mapping[str, Any], variable
 
 
 def convert_saved_model(
-    folder: str | Path, names: Sequence[str], *, select_tf_ops: bool = False, layers: Iterable[str] = ()
+    folder: str | Path,
+    names: Sequence[str],
+    *,
+    select_tf_ops: bool = False,
+    quantized: bool = False,
+    layers: Iterable[str] = (),
 ) -> bytes:
     """The signatures of a SavedModel as the bytes of one `.tflite`, in which they share their weights.
 
@@ -86,6 +91,7 @@ def convert_saved_model(
         folder: the SavedModel, in which `serving_default` is called `first_name`.
         names: of the signatures.
         select_tf_ops: take TensorFlow's own operations where there is no builtin one.
+        quantized: in eight bits whatever lies between the graph's own roundings (`fake_quant_with_min_max_args`).
         layers: names that may stand in an operation's scope, for the error.
 
     Raises:
@@ -96,6 +102,8 @@ def convert_saved_model(
         with quiet():
             keys = [first_name(name) for name in names]
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=keys)
+            if quantized:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
             if select_tf_ops:
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
             content = bytes(converter.convert())
