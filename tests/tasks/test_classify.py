@@ -10,9 +10,10 @@ import pytest
 
 from visionkit.errors import ModelError, UsageError
 from visionkit.runtime.base import Runner, Signature, TensorSpec
+from visionkit.runtime.steps import to_steps
 from visionkit.structures import Classification, MultiClassification
 from visionkit.tasks import Classifier, ClassifyOptions, InputRule
-from visionkit.tasks.classify import probabilities, quantized, ranked
+from visionkit.tasks.classify import probabilities, ranked
 
 SIZE_HW = (6, 8)
 RULE = InputRule.preset("raw", SIZE_HW)
@@ -193,7 +194,7 @@ def test_quantized_networks_are_fed_and_read_in_their_steps():
     assert task.logits(grey(100)).tolist() == [0.0, 10.0]
     assert set(runner.batches[0].ravel().tolist()) == {100 // 2 - 128}
     levels = np.array([-9.0, 3.4, 3.6, 300.0], np.float32)
-    assert quantized(levels, np.dtype(np.uint8), None).tolist() == [0, 3, 4, 255]
+    assert to_steps(levels, np.dtype(np.uint8), None).tolist() == [0, 3, 4, 255]
 
 
 def test_channels_first_networks_get_their_order():

@@ -83,6 +83,7 @@ class Runner:
         name: the runtime, e.g. `litert`.
         inputs, outputs: TensorSpec by name, in the network's order.
         native: the inputs as the file has them, where `visionkit.runtime.steps.FloatFace` shows floats.
+        coarse: names of the outputs that are, or were, steps of a scale.
         threads: cores the runtime may use.
         precision: of the arithmetic, `float32` unless less was asked for; `file` where the model file decides.
         timings: median milliseconds a call of each runtime that `auto` measured; None where nothing was measured.
@@ -96,6 +97,7 @@ class Runner:
         self.inputs = {spec.name: spec for spec in signature.inputs}
         self.outputs = {spec.name: spec for spec in signature.outputs}
         self.native = self.inputs
+        self.coarse = frozenset(name for name, spec in self.outputs.items() if spec.quantization is not None)
         self.timings: dict[str, float] | None = None
         self.rejected: dict[str, str] = {}
         self._expected = [(spec.name, spec.shape, spec.dtype, None in spec.shape) for spec in signature.inputs]

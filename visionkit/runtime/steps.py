@@ -48,7 +48,7 @@ class FloatFace(Runner):
         )
         super().__init__(inner.name, face, threads=inner.threads, precision=inner.precision)
         self.timings, self.rejected = inner.timings, inner.rejected
-        self.native = inner.inputs
+        self.native, self.coarse = inner.inputs, inner.coarse
         self._inner = inner
         self._scales = [spec.quantization for spec in inner.outputs.values()]
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import ModelError
+from visionkit.runtime.steps import float_face
 from visionkit.structures import Classification, MultiClassification
 from visionkit.tasks.compiled import CompiledTask
 from visionkit.tasks.input_rule import InputRule
@@ -92,23 +93,24 @@ class Classifier(CompiledTask):
     ) -> None:
         super().__init__(runner)
         self.transform = transform
-        self.runners = (runner, *others)
+        self.runners = tuple(float_face(one) for one in (runner, *others))
         self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
         for each in self.runners:
             self._idle.put(each)
-        self.runner, self.rule, self.activation = runner, rule, activation
+        self.runner, self.activation = self.runners[0], activation
         self.labels = labels
         self.options = options or ClassifyOptions()
         given = [name for name in runner.outputs if transform is None or name != THETA]
         self.heads = tuple(given if heads is None else heads)
         self.multi = len(self.heads) > 1
         (self._input,) = runner.inputs.values()
+        self.rule = rule.encoded(self.runner.native[self._input.name])
         self._channels_first = _is_channels_first(self._input.shape, rule.channels)
         expected = (rule.channels, *rule.size_hw) if self._channels_first else (*rule.size_hw, rule.channels)
         if len(self._input.shape) != 4 or self._input.shape[1:] != expected:
             raise ValueError(f"The network must take (B, {expected}). Received: {self._input}.")
         self.batch = int(self._input.shape[0] or 1)
-        self._buffers: list[Floats] = []
+        self._buffers: list[npt.NDArray[Any]] = []
 
     @property
     def instances(self) -> int:
@@ -158,14 +160,14 @@ class Classifier(CompiledTask):
         found = {head: np.concatenate([p[head] for p in parts]) if parts else empty[head] for head in self.heads}
         return found if self.multi else found[self.heads[0]]
 
-    def fill(self, inputs: Floats, images: Sequence[Image]) -> Floats:
+    def fill(self, inputs: npt.NDArray[Any], images: Sequence[Image]) -> npt.NDArray[Any]:
         """`inputs` with the images in it; rows left over repeat the first, so that nothing old is run."""
         self.rule.batch(images, inputs)
         inputs[len(images) :] = inputs[:1]
         return inputs
 
-    def infer(self, inputs: Floats, count: int | None = None) -> dict[str, Floats]:
-        """Probabilities float32 (count, L) by head for inputs float32 (B, h, w, C), as `rule` makes them.
+    def infer(self, inputs: npt.NDArray[Any], count: int | None = None) -> dict[str, Floats]:
+        """Probabilities float32 (count, L) by head for inputs (B, h, w, C), as `rule` makes them.
 
         Args:
             inputs: a whole batch.
@@ -177,7 +179,7 @@ class Classifier(CompiledTask):
         return self.infer_looking(inputs, count)[0]
 
     def infer_looking(
-        self, inputs: Floats, count: int | None = None
+        self, inputs: npt.NDArray[Any], count: int | None = None
     ) -> tuple[dict[str, Floats], npt.NDArray[Any] | None]:
         """As `infer`, and the theta (count, n) of each image; None without a `transform`."""
         count = self.batch if count is None else count
@@ -199,22 +201,22 @@ class Classifier(CompiledTask):
         return {head: values[place] for head, values in found.items()}
 
     @contextlib.contextmanager
-    def inputs(self) -> Iterator[Floats]:
-        """Memory for one batch of inputs float32 (B, h, w, C), borrowed; what it holds is finite, and not yours."""
+    def inputs(self) -> Iterator[npt.NDArray[Any]]:
+        """Memory for one batch of inputs (B, h, w, C), borrowed; what it holds is finite, and not yours."""
         buffer = self.borrow()
         try:
             yield buffer
         finally:
             self.give_back(buffer)
 
-    def borrow(self) -> Floats:
+    def borrow(self) -> npt.NDArray[Any]:
         """As `inputs`, until it is given back; memory that was used before costs no page faults."""
         try:
             return self._buffers.pop()  # atomic: threads may share a classifier
         except IndexError:
-            return np.zeros((self.batch, *self.rule.size_hw, self.rule.channels), np.float32)
+            return np.zeros((self.batch, *self.rule.size_hw, self.rule.channels), self.rule.dtype)
 
-    def give_back(self, buffer: Floats) -> None:
+    def give_back(self, buffer: npt.NDArray[Any]) -> None:
         """Lend it to the next one."""
         self._buffers.append(buffer)
 
@@ -223,35 +225,23 @@ class Classifier(CompiledTask):
         for runner in self.runners:
             runner.close()
 
-    def _raw(self, inputs: Floats, count: int) -> dict[str, Floats]:
+    def _raw(self, inputs: npt.NDArray[Any], count: int) -> dict[str, Floats]:
         return self._of_heads(self._outputs(inputs), count)
 
-    def _outputs(self, inputs: Floats) -> dict[str, npt.NDArray[Any]]:
-        feed = {self._input.name: self._encoded(inputs)}
+    def _outputs(self, inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        if self._channels_first:
+            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
         runner = self._idle.get()
         try:
-            return runner(**feed)
+            return runner(**{self._input.name: inputs})
         finally:
             self._idle.put(runner)
 
     def _of_heads(self, outputs: Mapping[str, npt.NDArray[Any]], count: int) -> dict[str, Floats]:
-        return {head: self._decoded(head, outputs[head])[:count] for head in self.heads}
-
-    def _encoded(self, inputs: Floats) -> npt.NDArray[Any]:
-        """The inputs in the order and type of a network that wants another than ours."""
-        if self._channels_first:
-            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
-        if self._input.dtype == np.float32:
-            return inputs
-        return quantized(inputs, self._input.dtype, self._input.quantization)
-
-    def _decoded(self, head: str, values: npt.NDArray[Any]) -> Floats:
-        values = values.reshape(values.shape[0], -1)
-        quantization = self.runner.outputs[head].quantization
-        if quantization is not None:
-            scale, zero_point = quantization
-            values = (values.astype(np.float32) - zero_point) * np.float32(scale)
-        return values.astype(np.float32, copy=False)
+        return {
+            head: outputs[head].reshape(len(outputs[head]), -1)[:count].astype(np.float32, copy=False)
+            for head in self.heads
+        }
 
 
 def probabilities(values: Floats, activation: Activation = "softmax") -> Floats:
@@ -284,17 +274,6 @@ def ranked(probs: Floats, options: ClassifyOptions) -> Classification:
     kept = np.flatnonzero(probs >= np.float32(least))
     kept = kept[np.argsort(-probs[kept], kind="stable")][:count]
     return Classification(kept if ids is None else ids[kept], probs[kept])
-
-
-def quantized(inputs: Floats, dtype: np.dtype[Any], quantization: tuple[float, int] | None) -> npt.NDArray[Any]:
-    """Inputs in another type: with a scale, the steps nearest to them; without, themselves, rounded for integers."""
-    if quantization is not None:
-        scale, zero_point = quantization
-        inputs = inputs / np.float32(scale) + np.float32(zero_point)
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        inputs = np.clip(np.rint(inputs), limits.min, limits.max)
-    return inputs.astype(dtype)
 
 
 def _is_channels_first(shape: tuple[int | None, ...], channels: int) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import ModelError, UsageError
-from visionkit.tasks.classify import quantized
+from visionkit.runtime.steps import float_face
 from visionkit.tasks.detect import DetectOptions, Detector
 from visionkit.tasks.detect_network import DetectNetwork, Limits, RawDetections
 from visionkit.tasks.input_rule import PRESETS, InputRule
@@ -79,7 +79,8 @@ def detector_from_file(
     told = read_labels(labels)
     if isinstance(told, Mapping):
         raise ValueError("`labels` of a detector must be one list.")
-    runner = compile_model(path, trust=trust, runtime=runtime, precision=precision, threads=threads)
+    how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
+    runner = float_face(compile_model(path, trust=trust, **how))
     try:
         roles, litert = _roles(runner, Path(path).name)
         size_hw = _size(runner, Path(path).name)
@@ -104,17 +105,14 @@ class FileEngine:
     """
 
     def __init__(self, runner: Runner, roles: Mapping[str, str], *, first_class: int) -> None:
-        self._runner, self._roles, self._first = runner, dict(roles), first_class
-        (self._input,) = runner.inputs.values()
+        self._runner, self._roles, self._first, self.batch = runner, dict(roles), first_class, 1
+        (self._input,) = runner.inputs
         self.runtime, self.precision, self.threads = runner.name, runner.precision, runner.threads
 
     def __call__(self, inputs: Floats, valid_hw: Floats, limits: Limits, /) -> list[RawDetections]:
         """What is in the only input float32 (1, h, w, 3)."""
-        feed: Any = inputs
-        if self._input.dtype != np.float32:
-            feed = quantized(inputs, self._input.dtype, self._input.quantization)
-        answer = self._runner(**{self._input.name: feed})
-        found = {role: self._plain(name, answer[name]) for role, name in self._roles.items()}
+        answer = self._runner(**{self._input: inputs})
+        found = {role: np.asarray(answer[name], np.float32) for role, name in self._roles.items()}
         boxes = found["boxes"].reshape(-1, 4)
         count = len(boxes) if "count" not in found else max(0, min(len(boxes), int(found["count"].reshape(-1)[0])))
         scores, numbers = (found[role].reshape(-1)[:count] for role in ("scores", "classes"))
@@ -130,13 +128,6 @@ class FileEngine:
     def close(self) -> None:
         """Give the network's memory back."""
         self._runner.close()
-
-    def _plain(self, name: str, values: npt.NDArray[Any]) -> Floats:
-        quantization = self._runner.outputs[name].quantization
-        if quantization is not None:
-            scale, zero_point = quantization
-            return (values.astype(np.float32) - zero_point) * np.float32(scale)
-        return np.asarray(values, np.float32)
 
 
 def _roles(runner: Runner, name: str) -> tuple[dict[str, str], bool]:

@@ -55,6 +55,7 @@ class DetectEngine(Protocol):
     runtime: str
     precision: str
     threads: int
+    batch: int
 
     def __call__(self, inputs: Floats, valid_hw: Floats, limits: Limits, /) -> list[RawDetections]:
         """What is in each of the inputs float32 (B, h, w, 3), of which `valid_hw` (B, 2) holds an image."""

@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.runtime.steps import to_steps
 from visionkit.tasks.images import checked_size
 from visionkit.tasks.resample import Span, resample
 
 if TYPE_CHECKING:
+    from visionkit.runtime import TensorSpec
     from visionkit.weights import Card
 
 __all__ = ["FRAMED", "PRESETS", "InputRule", "Preset"]
@@ -48,9 +50,17 @@ PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How numbers are written as integers: the type, and scale and zero point; without these they are rounded."""
+
+    dtype: np.dtype[Any]
+    quantization: tuple[float, int] | None
+
+
 @dataclass(frozen=True)
 class InputRule:
-    """A function of an image uint8 (H, W, 3) BGR to a network's input float32 (h, w, 3).
+    """A function of an image uint8 (H, W, 3) BGR to a network's input float32 (h, w, 3), or of the type of its `steps`.
 
     Shrinking averages (`resample`), so that the input is what torchvision's transforms make of the same pixels: on six
     photographs and frames the mean difference from Pillow is 0.06 to 0.16 grey levels and the largest 1, where OpenCV's
@@ -65,6 +75,7 @@ class InputRule:
         mean, std: by channel, in the channels' order, for levels of 0 to 255.
         channel_order: of the input; `gray` has one channel and takes the first of mean and std.
         resize_size: the shorter side before the crop; None is the smallest that covers the crop.
+        steps: what the numbers are rounded to, where the network takes integers (`encoded`).
     """
 
     size_hw: tuple[int, int]
@@ -73,7 +84,8 @@ class InputRule:
     std: tuple[float, ...] = PRESETS["torch"].std
     channel_order: Order = "rgb"
     resize_size: int | None = None
-    _table: npt.NDArray[np.float32] = field(init=False, repr=False, compare=False)  # (1, 256, C)
+    steps: Steps | None = field(default=None, repr=False)
+    _table: npt.NDArray[Any] = field(init=False, repr=False, compare=False)  # (1, 256, C)
     _mean_bgr: Image = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +111,8 @@ class InputRule:
                 f"Received: mean={self.mean}, std={self.std}."
             )
         table = ((levels - mean) / std)[:, : self.channels].astype(np.float32)  # (256, C), of exact arithmetic
+        if self.steps is not None:
+            table = to_steps(table, self.steps.dtype, self.steps.quantization)
         object.__setattr__(self, "_table", table[None])
         order = self.channel_order
         means = mean[::-1] if order == "rgb" else mean[:1] if order == "gray" else mean
@@ -138,12 +152,26 @@ class InputRule:
             size = max(1, round(size * min(size_hw) / min(self.size_hw)))
         return replace(self, size_hw=size_hw, resize_size=size)
 
+    def encoded(self, spec: TensorSpec) -> InputRule:
+        """The rule whose numbers are of the type of a network's input: steps of its scale, looked up in a table.
+
+        They are those nearest to what the rule gives without, at no more cost than that.
+        """
+        if spec.dtype == np.float32:
+            return self
+        return replace(self, steps=Steps(spec.dtype, spec.quantization))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the input."""
+        return self._table.dtype
+
     @property
     def channels(self) -> int:
         """Of the input: 3, or 1 for `gray`."""
         return 1 if self.channel_order == "gray" else 3
 
-    def __call__(self, image: Image, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+    def __call__(self, image: Image, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The input float32 (h, w, C) for one image uint8 (H, W, 3) BGR of any size.
 
         Args:
@@ -152,10 +180,10 @@ class InputRule:
         """
         return self.normalize(self.pixels(image), out)
 
-    def batch(self, images: Sequence[Image], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+    def batch(self, images: Sequence[Image], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The inputs float32 (B, h, w, C) for images of any sizes, written into `out` (at least B rows) if given."""
         if out is None:
-            out = np.empty((len(images), *self.size_hw, self.channels), np.float32)
+            out = np.empty((len(images), *self.size_hw, self.channels), self.dtype)
         for image, row in zip(images, out, strict=False):
             self(image, row)
         return out
@@ -180,16 +208,16 @@ class InputRule:
             fill, part = np.zeros(1, np.uint8), resample(image, *spans)
         return _framed(part, self.size_hw, fill, centred=self.resize != "corner")
 
-    def normalize(self, pixels: Image, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+    def normalize(self, pixels: Image, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Levels of pixels uint8 (h, w, 3) BGR of any size as float32 (h, w, C) in the network's order and scale."""
         if self.channel_order != "bgr":
             code = cv2.COLOR_BGR2RGB if self.channel_order == "rgb" else cv2.COLOR_BGR2GRAY
             pixels = np.asarray(cv2.cvtColor(pixels, code))
         shape = (*pixels.shape[:2], self.channels)
         if out is None:
-            out = np.empty(shape, np.float32)
-        if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-            raise ValueError(f"`out` must be float32 {shape}, C-contiguous. Received: {out.dtype} {out.shape}.")
+            out = np.empty(shape, self.dtype)
+        if out.shape != shape or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"`out` must be {self.dtype} {shape}, C-contiguous. Received: {out.dtype} {out.shape}.")
         cv2.LUT(pixels, self._table, dst=out)
         return out
 

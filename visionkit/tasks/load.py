@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, RecipeError
+from visionkit.tasks.artifact_network import card_of, network_of, options_of
 from visionkit.tasks.matchers import BoxMatcher, CorrelationMatcher
-from visionkit.tasks.network import CardNetwork
 from visionkit.tasks.presence import PresenceOptions
 from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
 from visionkit.tasks.track import SiamTracker, TrackerOptions
@@ -66,17 +66,19 @@ def load_tracker(
     precision: str = "float32",
     threads: int | None = None,
     weights: str | Path | None = None,
+    trust: bool = False,
     on_compile: Callable[[], None] | None = None,
     **options: Any,
 ) -> SiamTracker | SiamFCTracker:
     """The tracker of a model card, compiled for this machine.
 
     Args:
-        name: a card's name, or the path of a folder with a `card.toml`.
+        name: a card's name, the path of a folder with a `card.toml`, or an exported model that says what it is.
         runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
         weights: a `.weights.h5` for the card's network in the place of the card's own.
+        trust: a model file may run code (SavedModel) or crash (`.tflite`).
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         options: tracker options in the place of the card's.
 
@@ -87,18 +89,17 @@ def load_tracker(
         ModelError: there is no such card or no weights, or they do not fit.
         RecipeError: the card names an option that the tracker does not have.
     """
-    from visionkit.weights import load_card
-
-    card = load_card(name)
+    card, artifact = card_of(name, "track")
     family = FAMILIES.get(card.network)
-    if card.task != "track" or family is None:
-        raise ModelError("model-unfit", f"{card.name} is a model to {card.task}, not to track. Give a tracker's name.")
-    network = CardNetwork(card, weights=weights, arguments=_sizes(card), on_build=on_compile)
+    if family is None:
+        raise ModelError("network-unfit", f"{card.name}: {card.network} is no tracker that VisionKit runs.")
+    chosen = options_of(card, artifact, options, lambda card, given: _options(card, family, given))
+    network = network_of(card, artifact, weights=weights, arguments=_sizes(card), trust=trust, on_build=on_compile)
     how: dict[str, Any] = {"precision": precision, "threads": threads}
     search = network.compiled("search", family.half(1), runtime=runtime, **how)
     # the exemplar runs once: the winner of the search is good enough for it
     exemplar = network.compiled("exemplar", family.half(0), runtime=search.name, **how)
-    tracker = family.tracker(family.matcher(exemplar, search), _options(card, family, options))
+    tracker = family.tracker(family.matcher(exemplar, search), chosen)
     tracker.model = network.facts(search)
     return tracker
 

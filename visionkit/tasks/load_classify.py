@@ -12,14 +12,16 @@ import numpy as np
 
 from visionkit.errors import InputError, ModelError, RecipeError, UsageError
 from visionkit.runtime.machine import default_threads
+from visionkit.tasks.artifact_network import card_of, described, network_of, one_size, options_of
 from visionkit.tasks.classify import Activation, Classifier, ClassifyOptions, Labels, probabilities
 from visionkit.tasks.input_rule import PRESETS, InputRule
-from visionkit.tasks.network import CardNetwork
+from visionkit.tasks.network import Network
 from visionkit.tasks.transform import THETA, TransformRule, with_theta
 
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
     from visionkit.weights import Card
+    from visionkit.weights.artifact import Artifact
     from visionkit.weights.fetch import Progress
 
 __all__ = [
@@ -35,7 +37,7 @@ __all__ = [
 
 DEFAULT_CLASSIFIER = "mobilenet_v3_large"
 MAX_INSTANCES, MAX_WEIGHTS_BYTES = 4, 256 << 20
-SUFFIXES = (".keras", ".tflite", ".onnx", ".h5", ".hdf5")
+SUFFIXES = (".keras", ".tflite", ".onnx", ".xml", ".h5", ".hdf5")
 
 
 def load_classifier(
@@ -52,13 +54,14 @@ def load_classifier(
     notice: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     transform: bool = False,
+    trust: bool = False,
     **options: Any,
 ) -> Classifier:
     """The classifier of a model card or of a model file, compiled for this machine.
 
     Args:
-        name: a card's name, the path of a folder with a `card.toml`, or a `.keras`, `.tflite`, `.onnx` or SavedModel
-            (`classifier_from_file` says what may be told of these).
+        name: a card's name, the path of a folder with a `card.toml`, an exported model that says what it is, or any
+            `.keras`, `.tflite`, `.onnx` or SavedModel (`classifier_from_file` says what may be told of these).
         runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
@@ -71,6 +74,7 @@ def load_classifier(
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
         transform: also ask what the network's spatial transformer looks at (`Classifier.transform`).
+        trust: a model file may run code (SavedModel) or crash (`.tflite`).
         options: `topk`, `conf`, `classes` in the place of the card's.
 
     Raises:
@@ -86,19 +90,16 @@ def load_classifier(
                 "option-unfit",
                 "A model file has its size and its weights in it, held once; leave size_hw, weights, instances out.",
             )
-        return classifier_from_file(name, **how, **options)
-    from visionkit.weights import load_card
-
-    card = load_card(name)
-    if card.task != "classify":
-        raise ModelError(
-            "model-unfit", f"{card.name} is a model to {card.task}, not to classify. Give a classifier's name."
-        )
-    chosen = _options(card, options)
-    rule = card_rule(card, size_hw)
-    network = card_network(card, rule, weights=weights, on_build=on_compile, notice=notice, progress=progress)
+        return classifier_from_file(name, trust=trust, **how, **options)
+    card, artifact = card_of(name, "classify")
+    one_size(artifact, size_hw)
+    chosen = options_of(card, artifact, options, _options)
+    with described(artifact):
+        rule = card_rule(card, size_hw)
+    telling = {"on_build": on_compile, "notice": notice, "progress": progress}
+    network = card_network(card, rule, artifact, weights=weights, trust=trust, **telling)
     if instances is None:
-        how["threads"], instances = shares(network.path.stat().st_size, threads)
+        how["threads"], instances = shares(network.bytes, threads)
     looking: tuple[Any, ...] = ()
     if transform:
         looking = (THETA + " beside", lambda model: with_theta(model, card.name))
@@ -110,7 +111,10 @@ def load_classifier(
     labels = _card_labels(card)
     heads = tuple(labels) if isinstance(labels, Mapping) else None
     looks = TransformRule.of_network(rule, card.args, int(runner.outputs[THETA].shape[-1] or 0)) if transform else None
-    classifier = Classifier(runner, rule, labels=labels, options=chosen, heads=heads, others=others, transform=looks)
+    with described(artifact):
+        classifier = Classifier(
+            runner, rule, labels=labels, options=chosen, heads=heads, others=others, transform=looks
+        )
     _check_labels(classifier, card.name)
     classifier.model = network.facts(runner)
     return classifier
@@ -134,14 +138,14 @@ def card_rule(card: Card, size_hw: tuple[int, int] | None = None) -> InputRule:
     return dataclasses.replace(rule, channel_order="gray") if card.args.get("channels") == 1 else rule
 
 
-def card_network(card: Card, rule: InputRule, **options: Any) -> CardNetwork:
+def card_network(card: Card, rule: InputRule, artifact: Artifact | None = None, **options: Any) -> Network:
     """The network of a classifier's card, of the size of the rule and with as many classes as the card has labels."""
     arguments: dict[str, Any] = {"size_hw": rule.size_hw}
     labels = _card_labels(card)
     if labels and "classes" not in card.args:
         counts = {head: len(names) for head, names in labels.items()} if isinstance(labels, Mapping) else len(labels)
         arguments["classes"] = counts
-    return CardNetwork(card, arguments=arguments, **options)
+    return network_of(card, artifact, arguments=arguments, **options)
 
 
 def classifier_from_file(
@@ -204,9 +208,16 @@ def classifier_from_file(
 
 
 def is_model_file(name: str | os.PathLike[str]) -> bool:
-    """Whether `name` is a model file or a SavedModel, by its suffix or content, and not a card."""
+    """Whether `name` is a model file or a SavedModel that does not say what it is, and not a card.
+
+    Raises:
+        ModelError: `artifact-corrupt`; what it says of itself is damaged.
+    """
+    from visionkit.weights.artifact import has_description
+
     path = Path(name)
-    return path.suffix.lower() in SUFFIXES or (path / "saved_model.pb").is_file()
+    is_model = path.suffix.lower() in SUFFIXES or (path / "saved_model.pb").is_file()
+    return is_model and not has_description(path)
 
 
 def _card_labels(card: Card) -> Labels:
@@ -293,8 +304,7 @@ def _activation_of(runner: Runner, heads: Sequence[str], rule: InputRule) -> Act
         found = classifier.logits(image)
         for head in heads:
             values = probabilities((found[head] if classifier.multi else found)[None], "none")
-            coarse = runner.outputs[head].quantization is not None
-            tolerance = 0.05 if coarse else 1e-3
+            tolerance = 0.05 if head in runner.coarse else 1e-3
             if values.min() < -1e-6 or values.max() > 1 + 1e-6 or abs(float(values.sum()) - 1) > tolerance:
                 return "softmax"
     return "none"

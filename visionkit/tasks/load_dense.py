@@ -16,7 +16,7 @@ from visionkit.tasks.classify import ClassifyOptions
 from visionkit.tasks.dense import DenseClassifier, DenseNetwork, DenseOptions
 from visionkit.tasks.input_rule import PRESETS, InputRule
 from visionkit.tasks.load_classify import DEFAULT_CLASSIFIER, card_network, card_rule, is_model_file
-from visionkit.tasks.network import CardNetwork
+from visionkit.tasks.network import Network
 
 if TYPE_CHECKING:
     import keras
@@ -154,7 +154,7 @@ def _ends_in_softmax(model: keras.Model) -> bool:
     return type(layer).__name__ == "Softmax" or getattr(activation, "__name__", "") == "softmax"
 
 
-def _grid(network: CardNetwork) -> WindowGrid:
+def _grid(network: Network) -> WindowGrid:
     """The windows of a card's network; remembered, since a known network starts without Keras."""
     from visionkit.runtime.cache import cache_root, put
 

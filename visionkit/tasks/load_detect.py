@@ -19,6 +19,7 @@ from visionkit.tasks.network import Network
 if TYPE_CHECKING:
     import keras
 
+    from visionkit.weights import Card
     from visionkit.weights.fetch import Progress
 
 __all__ = ["DEFAULT_DETECTOR", "default_detector", "load_detector"]
@@ -88,9 +89,9 @@ def load_detector(
     chosen = options_of(card, artifact, options, _options)
     rule = InputRule.from_card(card, size_hw)
     Detector(DetectNetwork(_never), rule, chosen, labels=card.labels)  # refuse unknown classes before a download
-    arguments = {} if "classes" in card.args or not card.labels else {"classes": _class_count(card.labels)}
-    telling = {"on_build": on_compile, "notice": notice, "progress": progress}
-    network = network_of(card, artifact, weights=weights, arguments=arguments, trust=trust, **telling)
+    telling: dict[str, Any] = {"on_build": on_compile, "notice": notice, "progress": progress}
+    made: dict[str, Any] = {"weights": weights, "arguments": class_arguments(card), "trust": trust}
+    network = network_of(card, artifact, **made, **telling)
     if instances is None:
         how["threads"], instances = shares(network.bytes, threads)
     if runtime == "keras":  # on a GPU, a second one would wait for the first

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.errors import ModelError, RecipeError, UsageError
+from visionkit.errors import RecipeError, UsageError
+from visionkit.tasks.artifact_network import card_of, network_of, one_size, options_of
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import is_model_file, shares
-from visionkit.tasks.network import CardNetwork
 from visionkit.tasks.segment import TTA_SCALES, Segmenter, SegmentOptions
 from visionkit.tasks.segment_fit import SizeOptions
 from visionkit.tasks.segment_network import SegmentNetwork
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from visionkit.crf import CRFParams
     from visionkit.runtime import Runner
     from visionkit.weights import Card
+    from visionkit.weights.artifact import Artifact
     from visionkit.weights.fetch import Progress
 
 __all__ = ["DEFAULT_SEGMENTER", "default_segmenter", "load_segmenter", "without_resizing"]
@@ -41,6 +42,7 @@ def load_segmenter(
     weights: str | Path | None = None,
     crf: CRFParams | Mapping[str, Any] | bool | None = None,
     tta: bool = False,
+    trust: bool = False,
     on_compile: Callable[[], None] | None = None,
     notice: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -49,9 +51,9 @@ def load_segmenter(
     """The segmenter of a model card. Its network is compiled when the first image comes, for that size.
 
     Args:
-        name: a card's name, the path of a folder with a `card.toml`, or of a `.keras`, `.tflite`, `.onnx` or SavedModel
-            (`segmenter_from_file`, which takes `labels`, `preset`, `resize`, `output` and `trust`, and no sizes, as a
-            file has its own); None is `default_segmenter()`.
+        name: a card's name, the path of a folder with a `card.toml`, an exported model that says what it is, or any
+            `.keras`, `.tflite`, `.onnx` or SavedModel (`segmenter_from_file`, which takes `labels`, `preset`, `resize`
+            and `output`); model files have one size, and no others are taken. None is `default_segmenter()`.
         runtime: as `visionkit.runtime.compile_model` takes it; `auto` measures.
         precision: of the arithmetic, `float32` unless less is asked for.
         threads: cores to use; None is all that the process may use.
@@ -60,6 +62,7 @@ def load_segmenter(
         weights: a file with weights for the card's network in the place of the card's own.
         crf: refine by a dense CRF: True for its usual parameters, or parameters, or keyword arguments of `CRFParams`.
         tta: look at each image mirrored and at three sizes (`flip=True, scales=TTA_SCALES`).
+        trust: a model file may run code (SavedModel) or crash (`.tflite`).
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         notice, progress: of a download, where the weights are not on this machine (`visionkit.weights.obtain`).
         options: `flip`, `scales`, `confidence`, `palette`, `size_hw`, `short_side`, `native`, `max_pixels`, `tile`,
@@ -69,46 +72,67 @@ def load_segmenter(
         ModelError: there is no such card or no weights, or they do not fit.
         RecipeError: the card names an option that a segmenter does not have.
     """
-    from visionkit.weights import load_card
-
     if name is not None and is_model_file(name):
         if weights is not None:
             raise UsageError("option-unfit", "A model file has its weights in it; leave weights out.")
-        return _from_file(name, crf, tta, options, runtime=runtime, precision=precision, threads=threads)
-    card = load_card(default_segmenter() if name is None else name)
-    if card.task != "segment":
-        raise ModelError(
-            "model-unfit", f"{card.name} is a model to {card.task}, not to segment. Give a segmenter's name."
-        )
-    if tta:
+        return _from_file(name, crf, tta, options, trust=trust, runtime=runtime, precision=precision, threads=threads)
+    card, artifact = card_of(default_segmenter() if name is None else name, "segment")
+    if artifact is not None:
+        options = _fixed(artifact, tta, options)
+    elif tta:
         options = {"flip": True, "scales": TTA_SCALES, **options}
-    chosen = _options(card, options, _crf_params(crf))
+    params = _crf_params(crf)
+    chosen = options_of(card, artifact, options, lambda card, given: _options(card, given, params))
     rule = InputRule.from_card(card)
-    network = _CardSizes(card, weights=weights, on_build=on_compile, notice=notice, progress=progress)
+    arguments = {} if "classes" in card.args or not card.labels else {"classes": len(card.labels)}
+    telling = {"on_build": on_compile, "notice": notice, "progress": progress}
+    network = network_of(card, artifact, weights=weights, arguments=arguments, trust=trust, **telling)
     cores = threads
     if instances is None:
-        threads, instances = shares(network.path.stat().st_size, threads)
+        threads, instances = shares(network.bytes, threads)
     if runtime == "keras":  # on a GPU, a second one would wait for the first
         instances = 1
     how: dict[str, Any] = {"precision": precision, "threads": threads}
     wanted, count = runtime, instances
 
     def compile_size(size_hw: Size, known: str | None) -> Sequence[Runner]:
-        part = network.at(size_hw)
+        part = network.with_arguments(size_hw=size_hw)
         first = part.compiled("low", without_resizing, runtime=known or wanted, **how)
         others = count - 1 if first.name != "keras" else 0
         return [first, *(part.compiled("low", without_resizing, runtime=first.name, **how) for _ in range(others))]
 
-    segmenter = Segmenter(SegmentNetwork(compile_size), rule, chosen, labels=card.labels, threads=cores)
+    compiled = SegmentNetwork(compile_size)
+    if artifact is not None:
+        runners = compile_size(rule.size_hw, None)
+        rule = rule.encoded(next(iter(runners[0].native.values())))
+        compiled = SegmentNetwork(lambda size, known: runners, dtype=rule.dtype)
+    segmenter = Segmenter(compiled, rule, chosen, labels=card.labels, threads=cores)
     segmenter.model = {"name": card.name, "sha256": network.sha256}
     return segmenter
+
+
+def _fixed(artifact: Artifact, tta: bool, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for inputs of an artifact's one size, in one pass however large.
+
+    Raises:
+        UsageError: `option-unfit`, `size-fixed`.
+    """
+    others = ("scales", "short_side", "native", "tile", "overlap")
+    if unfit := [key for key in others if options.get(key)]:
+        raise UsageError(
+            "option-unfit", f"{artifact.path.name} runs at one size, the one it has: leave {', '.join(unfit)} out."
+        )
+    one_size(artifact, options.get("size_hw"))
+    size_hw = tuple(artifact.card.input["size_hw"])
+    kept = {key: value for key, value in options.items() if key not in others}
+    return {"flip": tta, **kept, "size_hw": size_hw, "max_pixels": 1 << 40}
 
 
 def _from_file(name: str | os.PathLike[str], crf: Any, tta: bool, options: Mapping[str, Any], **how: Any) -> Segmenter:
     from visionkit.tasks.segment_file import segmenter_from_file
 
     known = {"flip", "confidence", "palette"}
-    told = {"labels", "preset", "resize", "output", "trust"}
+    told = {"labels", "preset", "resize", "output"}
     if unfit := set(options) - known - told:
         raise UsageError(
             "option-unfit",
@@ -142,20 +166,6 @@ def without_resizing(model: keras.Model) -> keras.Model:
             before = last.input
             output = before[0] if isinstance(before, list | tuple) else before
     return keras.Model(model.input, output, name=model.name)
-
-
-class _CardSizes(CardNetwork):
-    """The network of a card at any size of input."""
-
-    def __init__(self, card: Card, **options: Any) -> None:
-        arguments = {} if "classes" in card.args or not card.labels else {"classes": len(card.labels)}
-        super().__init__(card, arguments=arguments, **options)
-        self._options = {key: options[key] for key in ("on_build", "notice", "progress") if key in options}
-
-    def at(self, size_hw: Size) -> CardNetwork:
-        """The network for inputs of a size."""
-        arguments = {**self.arguments, "size_hw": size_hw}
-        return CardNetwork(self.card, weights=self.path, arguments=arguments, **self._options)
 
 
 def _crf_params(crf: CRFParams | Mapping[str, Any] | bool | None) -> CRFParams | None:

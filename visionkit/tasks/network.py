@@ -1,4 +1,4 @@
-"""A model card's network: built and filled with weights when it is first needed, compiled, remembered by its digest."""
+"""A model's network: built and filled with weights when it is first needed, compiled, remembered by its digest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,73 @@ if TYPE_CHECKING:
     from visionkit.weights import Card
     from visionkit.weights.fetch import Progress
 
-__all__ = ["CardNetwork", "code_digest"]
+__all__ = ["CardNetwork", "Network", "code_digest"]
 
 # What decides the numbers that a network computes: its layers, its architecture, how weights are put into it.
 ROOMS_OF_NETWORKS = ("layers", "nets", "weights")
 
 
-class CardNetwork:
+class Network:
+    """A network as tasks ask for its parts.
+
+    Args:
+        card: says what it is.
+        path: where its weights lie.
+        sha256: of them.
+        arguments: keyword arguments of the network's function, such as sizes; they go before the card's.
+    """
+
+    def __init__(self, card: Card, path: Path, sha256: str, arguments: Mapping[str, Any] | None = None) -> None:
+        self.card, self.path, self.sha256 = card, path, sha256
+        self.arguments = {**card.args, **(arguments or {})}
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever the network's answers would."""
+        raise NotImplementedError
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights."""
+        return self.path.stat().st_size
+
+    def model(self) -> keras.Model:
+        """The Keras network with its weights; the same object at each call."""
+        raise NotImplementedError
+
+    def with_arguments(self, **arguments: Any) -> Network:
+        """The same network with other arguments, such as another size."""
+        raise NotImplementedError
+
+    def compiled(
+        self, part: str = "", build: Callable[[keras.Model], keras.Model] | None = None, **options: Any
+    ) -> Runner:
+        """A runner over the network, or over what `build` makes of it; Keras is imported only if none is remembered.
+
+        Args:
+            part: names what `build` makes, for the digest.
+            build: from the network to the one that is run.
+            options: runtime, precision, threads and batch of `visionkit.runtime.compile_cached`.
+        """
+        from visionkit.runtime import compile_cached
+
+        def made() -> keras.Model:
+            model = self.model()
+            return model if build is None else build(model)
+
+        return compile_cached(f"{self.digest} {part}", made, **options)
+
+    def facts(self, runner: Runner) -> dict[str, str]:
+        """Name, sha256, runtime and precision, as a task describes its model."""
+        return {
+            "name": self.card.name,
+            "sha256": self.sha256,
+            "runtime": runner.name,
+            "precision": runner.precision,
+        }
+
+
+class CardNetwork(Network):
     """The Keras network of a card.
 
     Args:
@@ -54,10 +114,8 @@ class CardNetwork:
         from visionkit.weights import obtain
         from visionkit.weights.card import sha256_of
 
-        self.card = card
-        self.path = obtain(card, notice=notice, progress=progress) if weights is None else Path(weights)
-        self.sha256 = sha256_of(self.path)
-        self.arguments = {**card.args, **(arguments or {})}
+        path = obtain(card, notice=notice, progress=progress) if weights is None else Path(weights)
+        super().__init__(card, path, sha256_of(path), arguments)
         self._on_build = on_build
         self._model: keras.Model | None = None
 
@@ -79,32 +137,10 @@ class CardNetwork:
             self._model = self._build()
         return self._model
 
-    def compiled(
-        self, part: str = "", build: Callable[[keras.Model], keras.Model] | None = None, **options: Any
-    ) -> Runner:
-        """A runner over the network, or over what `build` makes of it; Keras is imported only if none is remembered.
-
-        Args:
-            part: names what `build` makes, for the digest.
-            build: from the network to the one that is run.
-            options: runtime, precision, threads and batch of `visionkit.runtime.compile_cached`.
-        """
-        from visionkit.runtime import compile_cached
-
-        def made() -> keras.Model:
-            model = self.model()
-            return model if build is None else build(model)
-
-        return compile_cached(f"{self.digest} {part}", made, **options)
-
-    def facts(self, runner: Runner) -> dict[str, str]:
-        """Name, sha256, runtime and precision, as a task describes its model."""
-        return {
-            "name": self.card.name,
-            "sha256": self.sha256,
-            "runtime": runner.name,
-            "precision": runner.precision,
-        }
+    def with_arguments(self, **arguments: Any) -> CardNetwork:
+        """The same network with other arguments, such as another size."""
+        known = {**self.arguments, **arguments}
+        return CardNetwork(self.card, weights=self.path, arguments=known, on_build=self._on_build)
 
     def _build(self) -> keras.Model:
         from visionkit.runtime.quiet import import_keras

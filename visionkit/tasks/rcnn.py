@@ -67,7 +67,7 @@ class RCNNPipeline:
         threads: of the loops between the networks; None is what the trunk has.
 
     Attributes:
-        runtime, precision, threads: of the trunk.
+        runtime, precision, threads, batch: of the trunk.
         engine: `numba`, or `numpy` where numba is not installed; the loops then take several times as long.
     """
 
@@ -76,6 +76,7 @@ class RCNNPipeline:
         self.runners, self.rule = runners, rule
         self.runtime, self.precision = trunk.name, trunk.precision
         self.threads = trunk.threads if threads is None else threads
+        self.batch = int(trunk.inputs["image"].shape[0] or 1)
         self._loops = load_loops()
         self.engine = "numpy" if self._loops is None else "numba"
         self._anchors: dict[tuple[Any, ...], list[Floats]] = {}

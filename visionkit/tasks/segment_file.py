@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.errors import ModelError, UsageError
+from visionkit.runtime.steps import float_face
 from visionkit.tasks.input_rule import PRESETS, InputRule
 from visionkit.tasks.load_classify import read_labels
 from visionkit.tasks.segment import Segmenter, SegmentOptions
@@ -27,9 +28,7 @@ Size = tuple[int, int]
 
 RESIZES = ("stretch", "letterbox")
 SMALLEST = 1e-7  # probability
-WANTED = (
-    "A segmenter's file takes one image float32 (1, H, W, 3) of fixed size and gives a map of scores (1, h, w, classes)"
-)
+WANTED = "A segmenter's file takes one image (1, H, W, 3) of fixed size and gives a map of scores (1, h, w, classes)"
 EXPORTED = (
     "A SavedModel that takes images of any size, as `export_segmenter` writes it, runs in TensorFlow itself: "
     "tf.saved_model.load(PATH).signatures['serving_default'](image=…); here, give the card it was made from"
@@ -71,7 +70,7 @@ def segmenter_from_file(
             raise UsageError(f"{word}-unknown", f"{word} must be one of {', '.join(known)}. Received: {value!r}.")
     told, name = tuple(read_labels(labels)), Path(path).name
     try:
-        runner = compile_model(path, trust=trust, **how)
+        runner = float_face(compile_model(path, trust=trust, **how))
     except ModelError as error:
         if error.slug != "model-shape":
             raise
@@ -80,7 +79,9 @@ def segmenter_from_file(
         chosen = replace(options or SegmentOptions(), size=SizeOptions(max_pixels=1 << 40))  # one pass, however large
         rule = InputRule.preset(preset, _size_of(runner, name), resize=resize)
         maps: Any = _Maps(runner, _output_of(runner, output, name), rule)
-        made = Segmenter(SegmentNetwork(lambda size_hw, known: [maps]), rule, chosen, labels=told)
+        rule = rule.encoded(next(iter(runner.native.values())))
+        network = SegmentNetwork(lambda size_hw, known: [maps], dtype=rule.dtype)
+        made = Segmenter(network, rule, chosen, labels=told)
         classes = maps.outputs["logits"].shape[3]
         if told and classes and len(told) != classes:
             raise ModelError("labels-unfit", f"{name} has {classes} classes, and there are {len(told)} labels.")
@@ -101,7 +102,7 @@ class _Maps:
         self._runner, self._output = runner, output
         self._probs = self._gives_probabilities(rule)
 
-    def __call__(self, /, **arrays: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    def __call__(self, /, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
         found = self._runner(**arrays)[self._output]
         return {"logits": _logs(found) if self._probs else found}
 
@@ -113,7 +114,7 @@ class _Maps:
         (name,) = self._runner.inputs
         image = np.random.default_rng(0).integers(0, 256, (*rule.size_hw, 3), np.uint8)
         found = self._runner(**{name: rule(image)[None]})[self._output]
-        tolerance = 1e-3 if self.outputs["logits"].quantization is None else 0.05
+        tolerance = 0.05 if self._output in self._runner.coarse else 1e-3
         return bool(found.min() >= 0 and np.abs(found.sum(axis=-1) - 1).max() <= tolerance)
 
 
@@ -124,7 +125,7 @@ def _logs(probs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _size_of(runner: Runner, name: str) -> Size:
     specs = list(runner.inputs.values())
     shape = specs[0].shape
-    if len(specs) != 1 or len(shape) != 4 or shape[3] != 3 or specs[0].dtype != np.float32 or None in shape[1:3]:
+    if len(specs) != 1 or len(shape) != 4 or shape[3] != 3 or None in shape[1:3]:
         raise _unfit(name, "takes", specs)
     return int(shape[1] or 0), int(shape[2] or 0)
 

@@ -148,6 +148,7 @@ class SSDEngine:
         self._runner, self.rule = runner, rule
         self._anchors = rule.anchors()
         (self._input,) = runner.inputs
+        self.batch = int(runner.inputs[self._input].shape[0] or 1)
         self.runtime, self.precision, self.threads = runner.name, runner.precision, runner.threads
 
     def __call__(self, inputs: Floats, valid_hw: Floats, limits: Limits, /) -> list[RawDetections]:

@@ -26,7 +26,7 @@ from visionkit.weights.card import Card
 from visionkit.weights.card_file import parse_card
 from visionkit.weights.schema import Field, SchemaError, check
 
-__all__ = ["Artifact", "attach", "describe_artifact", "model_bytes", "read_artifact"]
+__all__ = ["Artifact", "attach", "describe_artifact", "has_description", "model_bytes", "read_artifact"]
 
 Array = npt.NDArray[Any]
 
@@ -171,16 +171,12 @@ def read_artifact(path: str | Path) -> Artifact | None:
             model is not the one that was described.
     """
     place = Path(path)
-    kind = artifact_format(place)
-    if kind is None:
+    kind, table = _told(place)
+    if kind is None or table is None:
         return None
-    store = stores(kind)
     try:
-        raw = store.read(place, "visionkit.json", MAX_JSON_BYTES)
-        if raw is None:
-            return None
-        description = _parse(_from_json(raw), place)
-        sha256 = store.sha256(place)
+        description = _parse(table, place)
+        sha256 = stores(kind).sha256(place)
     except (Damaged, OSError) as error:
         raise _corrupt(place, str(error)) from error
     if description.get("sha256", sha256) != sha256:
@@ -201,12 +197,30 @@ def read_artifact(path: str | Path) -> Artifact | None:
     )
 
 
+def has_description(path: Path) -> bool:
+    """Whether there is a description at `path`, unchecked. Raises ModelError `artifact-corrupt` for a damaged one."""
+    return _told(path)[1] is not None
+
+
 def model_bytes(path: Path) -> bytes:
     """The content of a `.tflite`, `.keras` or `.onnx` without its description."""
     try:
         return stores(_format(path)).model(path)
     except Damaged as error:
         raise _corrupt(path, str(error)) from error
+
+
+def _told(path: Path) -> tuple[str | None, Any]:
+    """The format of what lies at `path`, and the description in it, unchecked; None for JSON of another kind."""
+    kind = artifact_format(path)
+    if kind is None:
+        return None, None
+    try:
+        raw = stores(kind).read(path, "visionkit.json", MAX_JSON_BYTES)
+        table = None if raw is None else _from_json(raw)
+    except (Damaged, OSError) as error:
+        raise _corrupt(path, str(error)) from error
+    return kind, table if isinstance(table, dict) and "visionkit" in table else None
 
 
 def _format(path: Path) -> str:
@@ -216,11 +230,9 @@ def _format(path: Path) -> str:
     return found
 
 
-def _parse(table: Any, path: Path) -> dict[str, Any]:
+def _parse(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The description with its card as a `Card`, all of it checked."""
     try:
-        if not isinstance(table, dict):
-            raise SchemaError("the description must be a table.")
         if isinstance(version := table.get("visionkit"), int) and version > SCHEMA:
             raise SchemaError(f"it was described by a later VisionKit ({table.get('version')!r}): install that one.")
         found = check(table, _DESCRIPTION, "the description")
