@@ -67,6 +67,7 @@ def test_a_video_becomes_an_upright_video_at_its_own_times(here, capsys):
         "corners": POINTS.tolist(),
         "size_hw": [48, 64],
         "antialias": False,
+        "border": "zero",
         "boxes": None,
     }
     assert told["files"]["rectified"]["frames"] == COUNT

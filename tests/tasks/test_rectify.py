@@ -12,9 +12,11 @@ from tests.tasks.made_transform import SIZE_HW, VIEW_HW, write_transformer_card
 from visionkit.errors import ModelError, UsageError
 from visionkit.geometry.homography import apply_homography, size_corners
 from visionkit.geometry.transformer import identity_theta
+from visionkit.pipeline.rectify import box_around
+from visionkit.runtime.quiet import import_keras
 from visionkit.tasks import BoxRectifier, CornerRectifier, load_classifier, load_rectifier
 from visionkit.tasks.input_rule import InputRule
-from visionkit.tasks.transform import TransformRule
+from visionkit.tasks.transform import TransformRule, with_theta
 from visionkit.tasks.warp import homography_map, warp, warp_along
 
 IMAGE_HW = (150, 220)
@@ -267,3 +269,40 @@ def test_boxes_are_crops():
     found = BoxRectifier((25, 40)).inside(image, np.array([30, 20, 70, 45], np.float32))
     np.testing.assert_array_equal(found.image, image[20:45, 30:70])
     assert BoxRectifier((5, 6))(image).size_hw == (5, 6)
+
+
+def test_outside_of_the_image_a_crop_is_black_or_goes_on():
+    image = np.full((30, 40, 3), 90, np.uint8)
+    image[:, -1] = (10, 20, 30)
+    corners = [(30, 5), (50, 5), (50, 25), (30, 25)]  # its right half lies outside
+    black, on = (CornerRectifier(corners, (20, 20), border=border)(image).image for border in ("zero", "clamp"))
+    assert (black[:, 12:] == 0).all()
+    assert (on[:, 12:] == (10, 20, 30)).all()
+    np.testing.assert_array_equal(black[:, :9], on[:, :9])
+    with pytest.raises(ValueError, match=r"`border` must be one of zero, clamp\. Received: border='mirror'\."):
+        CornerRectifier(corners, border="mirror")
+
+
+@pytest.mark.parametrize(
+    ("box", "how", "expected"),
+    [
+        ([10, 20, 30, 30], {}, [10, 20, 30, 30]),
+        ([10, 20, 30, 30], {"margin": 0.1}, [8, 18, 32, 32]),  # a tenth of 20
+        ([10, 20, 30, 30], {"square": True}, [10, 15, 30, 35]),
+        ([10, 20, 30, 30], {"square": True, "margin": 0.5}, [0, 5, 40, 45]),
+        ([2, 20, 6, 40], {"square": True}, [0, 20, 20, 40]),  # moved into the image
+        ([94, 70, 98, 78], {"square": True, "margin": 0.5}, [84, 64, 100, 80]),
+        ([0, 0, 100, 20], {"square": True}, [0, -40, 100, 60]),  # does not fit: cut later
+    ],
+)
+def test_a_box_with_room_around(box, how, expected):
+    assert box_around(np.array(box, np.float32), (80, 100), **how).tolist() == expected
+
+
+def test_a_transformer_inside_of_a_network_is_refused_with_the_reason():
+    keras = import_keras()
+    given = keras.Input((6, 7, 3))
+    x = keras.layers.Flatten()(given)
+    model = keras.Model(given, keras.layers.Dense(3)(keras.layers.Dense(6, name="theta_inside")(x)))
+    with pytest.raises(ModelError, match="its only spatial transformer is inside of the network and looks at feature"):
+        with_theta(model, "mine")

@@ -74,6 +74,13 @@ class CornersType(click.ParamType):
     help="Of the crop, in pixels.  [default: the region's longer sides; of a model, what its transformer writes]",
 )
 @click.option("--antialias", is_flag=True, help="Average what a pixel of the crop covers, for crops that shrink a lot.")
+@click.option(
+    "--border",
+    type=click.Choice(["zero", "clamp"]),
+    default="zero",
+    show_default=True,
+    help="What a crop shows outside of the frame: black, or the nearest pixel of its edge.",
+)
 @model_options
 @output_options
 def command(source: str, **options: Any) -> int:
@@ -84,8 +91,8 @@ def command(source: str, **options: Any) -> int:
 
     Writes a folder with rectified.mp4, every crop at its frame's time (of images rectified/NAME.png), results.jsonl
     with the homography of each frame (3 x 3, from pixels of the crop to pixels of the frame; the centre of pixel i is i
-    + 0.5), the source with the region drawn on it (not with --no-video), and run.json. Outside of the frame a crop is
-    black. Corners belong to frames of the first one's size, and move with a frame that is larger or smaller.
+    + 0.5), the source with the region drawn on it (not with --no-video), and run.json. Corners belong to frames of the
+    first one's size, and move with a frame that is larger or smaller.
     """
     check_source(source)
     check_rectify_options(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,8 @@ class Line:
         seconds: time spent inside each stage (all its workers together) and in the reader (`decode`), waiting left
             out.
         exhausted: the reader has given everything it had.
-        failed: how many frames were marked with a `ModelError`; `first_failure` is the first of them.
+        failed: how many frames were marked with a `ModelError`; `first_failure` is the first of them, `failed_in` tells
+            how many each stage marked, by its name.
 
     Args:
         frames: the reader; iterated in its own thread.
@@ -59,6 +61,7 @@ class Line:
             raise ValueError(f"Stages need different names. Received: {[stage.name for stage in self.stages]}.")
         self.exhausted = False
         self.failed = 0
+        self.failed_in: Counter[str] = Counter()
         self.first_failure: ModelError | None = None
         self._turns: list[Turns] = []
         self._stop = threading.Event()
@@ -147,10 +150,11 @@ class Line:
                 for item in items:
                     self._process(stage, [item])
                 return
-            items[0].error = f"{stage.name}: {error.message}"
             with self._failure_lock:
-                self.failed += 1
+                self.failed += items[0].error is None  # a stage behind may fail on the same frame
+                self.failed_in[stage.name] += 1
                 self.first_failure = self.first_failure or error
+            items[0].error = items[0].error or f"{stage.name}: {error.message}"
 
     def _guard(self, run: object, *args: object) -> None:
         try:

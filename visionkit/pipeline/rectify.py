@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from visionkit.io import MediaInfo
     from visionkit.tasks.rectify import Rectifier
 
-__all__ = ["RECTIFIED", "RectifiedSink", "RectifyStage", "region_fields"]
+__all__ = ["RECTIFIED", "RectifiedSink", "RectifyStage", "box_around", "region_fields"]
 
 RECTIFIED = "rectified"  # the key in a frame's row, and the name of the files
 DIRECTION = "crop-to-image"
@@ -39,14 +39,24 @@ class RectifyStage(Stage):
         rectifier: a rectifier, which stays the caller's to close; or a function that makes one, called when the source
             and the outputs have proved good, and then closed by the stage.
         boxes: name of the stage whose detections are looked into; None looks at the whole frame.
+        margin: of boxes: this share of their longer side is looked at beyond each edge.
+        square: of boxes: look at a square around each, so that a crop as square shows it undistorted.
     """
 
-    def __init__(self, rectifier: Rectifier | Callable[[], Rectifier], *, boxes: str | None = None) -> None:
+    def __init__(
+        self,
+        rectifier: Rectifier | Callable[[], Rectifier],
+        *,
+        boxes: str | None = None,
+        margin: float = 0.0,
+        square: bool = False,
+    ) -> None:
         from visionkit.tasks.rectify import Rectifier
 
         super().__init__("rectify")
         self._owned = not isinstance(rectifier, Rectifier)
         self._given, self.boxes = rectifier, boxes
+        self.margin, self.square = margin, square
         self._rectifier: Rectifier | None = rectifier if isinstance(rectifier, Rectifier) else None
 
     @property
@@ -84,7 +94,7 @@ class RectifyStage(Stage):
                 continue
             detections = item.results.get(self.boxes)
             if isinstance(detections, Detections):
-                crops = [_inside(rectifier, item.frame.image, box) for box in detections.xyxy]
+                crops = [self._inside(rectifier, item.frame.image, box) for box in detections.xyxy]
                 item.results[self.name] = crops
                 item.fields[RECTIFIED] = [None if crop is None else region_fields(crop) for crop in crops]
 
@@ -94,12 +104,29 @@ class RectifyStage(Stage):
 
     def settings(self) -> dict[str, Any] | None:
         """Corners or transform, size, averaging."""
-        return None if self._rectifier is None else {**self._rectifier.settings(), "boxes": self.boxes}
+        if self._rectifier is None:
+            return None
+        around = {} if self.boxes is None else {"margin": self.margin, "square": self.square}
+        return {**self._rectifier.settings(), "boxes": self.boxes, **around}
 
     def close(self) -> None:
         """Close the rectifier that `setup` loaded."""
         if self._owned and self._rectifier is not None:
             self._rectifier.close()
+
+    def _inside(
+        self, rectifier: Rectifier, image: npt.NDArray[np.uint8], xyxy: npt.NDArray[np.float32]
+    ) -> Rectified | None:
+        height, width = image.shape[:2]
+        x1, y1, x2, y2 = xyxy.tolist()
+        if not (min(x2, width) > max(x1, 0) and min(y2, height) > max(y1, 0)):
+            return None  # nothing of it is in the image
+        if self.margin or self.square:
+            xyxy = box_around(xyxy, (height, width), margin=self.margin, square=self.square)
+        try:
+            return rectifier.inside(image, xyxy)
+        except ModelError:
+            return None
 
     def _ready(self) -> Rectifier:
         if self._rectifier is None:
@@ -201,12 +228,19 @@ def _significant(value: float) -> float:
     return 0.0 if abs(value) < ROUNDING else float(f"{value:.{DIGITS}g}")
 
 
-def _inside(rectifier: Rectifier, image: npt.NDArray[np.uint8], xyxy: npt.NDArray[np.float32]) -> Rectified | None:
-    height, width = image.shape[:2]
-    x1, y1, x2, y2 = xyxy.tolist()
-    if not (min(x2, width) > max(x1, 0) and min(y2, height) > max(y1, 0)):
-        return None  # nothing of it is in the image
-    try:
-        return rectifier.inside(image, xyxy)
-    except ModelError:
-        return None
+def box_around(
+    xyxy: npt.NDArray[np.float32], size_hw: tuple[int, int], *, margin: float = 0.0, square: bool = False
+) -> npt.NDArray[np.float32]:
+    """A box float32 (4,) xyxy with a share of its longer side added at each edge.
+
+    A square that would reach out of the image is moved into it as far as it fits.
+    """
+    x1, y1, x2, y2 = (float(n) for n in xyxy)
+    longer = max(x2 - x1, y2 - y1)
+    half = np.array([longer, longer] if square else [x2 - x1, y2 - y1]) / 2 + margin * longer
+    middle = np.array([x1 + x2, y1 + y2]) / 2
+    if square:
+        span = np.array([size_hw[1], size_hw[0]], np.float64)
+        room = np.maximum(span - half, half)  # the middle lies between `half` and this, where the square fits
+        middle = np.where(2 * half <= span, np.clip(middle, half, room), middle)
+    return np.concatenate([middle - half, middle + half]).astype(np.float32)

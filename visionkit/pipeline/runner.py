@@ -290,7 +290,8 @@ class _Job:
         told = [each for each in (output, *self.files.values()) if each]
         notes = list(dict.fromkeys(note for each in told for note in each.get("notes", ())))
         if not sound:
-            notes.append(report.summary() + (f", {line.failed} frames failed in the model" if line.failed else ""))
+            failures = [f"{count} frame{'s' * (count != 1)} failed in {name}" for name, count in line.failed_in.items()]
+            notes.append(", ".join([report.summary(), *failures]))
         return RunResult(status, code, out, counts, self.seconds, notes, report)
 
     def _publish(

@@ -107,10 +107,11 @@ def rectifier_of(options: Mapping[str, Any], telling: Telling | None = None) -> 
 
     size = options["size"]
     size_hw = None if size is None else (size[0], size[-1])
+    how: dict[str, Any] = {name: options[name] for name in ("antialias", "border")}
     if options["corners"] is not None:
-        return CornerRectifier(options["corners"], size_hw, antialias=options["antialias"])
+        return CornerRectifier(options["corners"], size_hw, **how)
     if options["model"] is None:
-        return BoxRectifier(size_hw or (1, 1), antialias=options["antialias"])
-    how: dict[str, Any] = {name: options[name] for name in ("antialias", "runtime", "precision", "threads")}
+        return BoxRectifier(size_hw or (1, 1), **how)
+    how |= {name: options[name] for name in ("runtime", "precision", "threads")}
     with (telling or Silent()).loading(options["model"]) as told:
         return load_rectifier(options["model"], size_hw=size_hw, **how, **told)

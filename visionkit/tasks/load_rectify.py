@@ -24,6 +24,7 @@ def load_rectifier(
     *,
     size_hw: tuple[int, int] | None = None,
     antialias: bool = False,
+    border: str = "zero",
     runtime: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
@@ -37,6 +38,7 @@ def load_rectifier(
         name: a card's name, or the path of a folder with a `card.toml`, whose network has a layer called `theta`.
         size_hw: of the crops; None is the size of the network's input.
         antialias: average what a pixel of a crop covers.
+        border: what a crop shows outside of the image: `zero` is black, `clamp` the nearest pixel of the image's edge.
         runtime, precision, threads: as `load_classifier`.
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
         notice, progress: of a download, where the weights are not on this machine.
@@ -60,6 +62,6 @@ def load_rectifier(
 
     runner = network.compiled(THETA, localisation, runtime=runtime, precision=precision, threads=threads)
     transform = TransformRule.of_network(rule, card.args, int(runner.outputs[THETA].shape[-1] or 0))
-    rectifier = TransformerRectifier(runner, transform, size_hw, antialias=antialias)
+    rectifier = TransformerRectifier(runner, transform, size_hw, antialias=antialias, border=border)
     rectifier.model = network.facts(runner)
     return rectifier

@@ -16,7 +16,7 @@ from visionkit.structures import Rectified
 from visionkit.tasks.compiled import CompiledTask
 from visionkit.tasks.images import checked_box, checked_size
 from visionkit.tasks.transform import THETA, TransformRule
-from visionkit.tasks.warp import MAX_SIDE, warp
+from visionkit.tasks.warp import BORDERS, MAX_SIDE, warp
 
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
@@ -37,11 +37,16 @@ class Rectifier:
     Args:
         size_hw: of the crops; None is for the rectifier to say.
         antialias: average what a pixel of the crop covers, where the crop is much smaller than the region.
+        border: what a crop shows outside of the image: `zero` is black, `clamp` the nearest pixel of the image's edge.
     """
 
-    def __init__(self, size_hw: tuple[int, int] | None = None, *, antialias: bool = False) -> None:
+    def __init__(
+        self, size_hw: tuple[int, int] | None = None, *, antialias: bool = False, border: str = "zero"
+    ) -> None:
+        if border not in BORDERS:
+            raise ValueError(f"`border` must be one of {', '.join(BORDERS)}. Received: border={border!r}.")
         self.size_hw = None if size_hw is None else checked_crop_size(size_hw)
-        self.antialias = antialias
+        self.antialias, self.border = antialias, border
 
     @overload
     def __call__(self, images: Image) -> Rectified: ...
@@ -75,7 +80,11 @@ class Rectifier:
 
     def settings(self) -> dict[str, Any]:
         """What else the crops depend on."""
-        return {"size_hw": None if self.size_hw is None else list(self.size_hw), "antialias": self.antialias}
+        size_hw = None if self.size_hw is None else list(self.size_hw)
+        return {"size_hw": size_hw, "antialias": self.antialias, "border": self.border}
+
+    def _warp(self, image: Image, matrix: Floats, size_hw: tuple[int, int]) -> Image:
+        return warp(image, matrix, size_hw, antialias=self.antialias, border=self.border)
 
     def close(self) -> None:
         """Give a network's memory back."""
@@ -89,19 +98,17 @@ class CornerRectifier(Rectifier):
 
     Args:
         corners: (4, 2) xy in absolute pixels: where the crop's top left, top right, bottom right and bottom left
-            corners lie; outside of the image too, where the crop is black.
+            corners lie; outside of the image too.
         size_hw: of the crop; None is the length of the region's longer sides.
-        antialias: as `Rectifier`.
+        how: `antialias` and `border` as `Rectifier`.
 
     Raises:
         UsageError: `bad-corners`, `size-too-large`.
     """
 
-    def __init__(
-        self, corners: npt.ArrayLike, size_hw: tuple[int, int] | None = None, *, antialias: bool = False
-    ) -> None:
+    def __init__(self, corners: npt.ArrayLike, size_hw: tuple[int, int] | None = None, **how: Any) -> None:
         self.corners = checked_corners(corners)
-        super().__init__(_longer_sides(self.corners) if size_hw is None else size_hw, antialias=antialias)
+        super().__init__(_longer_sides(self.corners) if size_hw is None else size_hw, **how)
         self._matrix = corner_homography(self.corners, self._size)
         self._image_hw: tuple[int, int] | None = None
 
@@ -146,7 +153,7 @@ class CornerRectifier(Rectifier):
         if self._image_hw is not None and size_hw != self._image_hw:
             scale = self._scale(size_hw, self._image_hw)
             matrix, corners = np.diag([*scale, 1.0]) @ matrix, corners * scale
-        return Rectified(warp(image, matrix, self._size, antialias=self.antialias), corners, matrix)
+        return Rectified(self._warp(image, matrix, self._size), corners, matrix)
 
     def settings(self) -> dict[str, Any]:
         """Corners, size, averaging."""
@@ -168,11 +175,11 @@ class BoxRectifier(Rectifier):
 
     Args:
         size_hw: of the crops.
-        antialias: as `Rectifier`.
+        how: `antialias`, which is on, and `border` as `Rectifier`.
     """
 
-    def __init__(self, size_hw: tuple[int, int], *, antialias: bool = True) -> None:
-        super().__init__(size_hw, antialias=antialias)
+    def __init__(self, size_hw: tuple[int, int], **how: Any) -> None:
+        super().__init__(size_hw, **{"antialias": True, **how})
 
     def whole(self, image: Image) -> Rectified:
         """All of the image."""
@@ -185,7 +192,7 @@ class BoxRectifier(Rectifier):
         corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
         size_hw = self.size_hw or (1, 1)
         matrix = corner_homography(corners, size_hw)
-        return Rectified(warp(image, matrix, size_hw, antialias=self.antialias), corners, matrix)
+        return Rectified(self._warp(image, matrix, size_hw), corners, matrix)
 
 
 class TransformerRectifier(CompiledTask, Rectifier):
@@ -195,7 +202,7 @@ class TransformerRectifier(CompiledTask, Rectifier):
         runner: the localisation network: one image (B, h, w, C) in, `theta` (B, n) out.
         transform: how an image becomes its input, and what theta means.
         size_hw: of the crops; None is the size of the transformer's output.
-        antialias: as `Rectifier`.
+        how: `antialias` and `border` as `Rectifier`.
 
     Attributes:
         index: which transformer, where the network has several side by side.
@@ -206,11 +213,10 @@ class TransformerRectifier(CompiledTask, Rectifier):
         runner: Runner,
         transform: TransformRule,
         size_hw: tuple[int, int] | None = None,
-        *,
-        antialias: bool = False,
+        **how: Any,
     ) -> None:
         CompiledTask.__init__(self, runner)
-        Rectifier.__init__(self, size_hw or transform.size_hw, antialias=antialias)
+        Rectifier.__init__(self, size_hw or transform.size_hw, **how)
         self.runner, self.transform, self.index = runner, transform, 0
         (self._input,) = runner.inputs.values()
 
@@ -220,21 +226,23 @@ class TransformerRectifier(CompiledTask, Rectifier):
         Raises:
             ModelError: `region-unfit`, `model-not-finite`.
         """
-        theta = self.theta(image)
-        return self.transform.rectified(image, theta, self.size_hw, antialias=self.antialias)
+        return self._rectified(image)
 
     def inside(self, image: Image, xyxy: npt.NDArray[np.float32]) -> Rectified:
         """The region of a box: the transformer sees nothing but its pixels, the crop may reach beyond."""
         x1, y1, x2, y2 = checked_box(xyxy, checked_size(image)).tolist()
         left, top = math.floor(x1), math.floor(y1)
         part = image[top : max(math.ceil(y2), top + 1), left : max(math.ceil(x2), left + 1)]
-        found = self.transform.rectified(part, self.theta(part), self.size_hw, antialias=self.antialias)
+        found = self._rectified(part)
         outline = found.outline + np.array([left, top])
         if found.homography is None:
             return Rectified(found.image, outline)
         matrix = np.array([[1.0, 0, left], [0, 1, top], [0, 0, 1]]) @ found.homography
-        crop = warp(image, matrix, found.size_hw, antialias=self.antialias)
-        return Rectified(crop, outline, matrix)
+        return Rectified(self._warp(image, matrix, found.size_hw), outline, matrix)
+
+    def _rectified(self, image: Image) -> Rectified:
+        how: dict[str, Any] = {"antialias": self.antialias, "border": self.border}
+        return self.transform.rectified(image, self.theta(image), self.size_hw, **how)
 
     def theta(self, image: Image) -> Floats:
         """What the localisation network says of an image, (n,)."""

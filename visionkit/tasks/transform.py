@@ -120,12 +120,13 @@ class TransformRule:
         return self.places(theta, edge, image_hw, self.size_hw)
 
     def rectified(
-        self, image: Image, theta: npt.ArrayLike, size_hw: tuple[int, int] | None = None, *, antialias: bool = False
+        self, image: Image, theta: npt.ArrayLike, size_hw: tuple[int, int] | None = None, **how: Any
     ) -> Rectified:
         """The region of an image that one theta (n,) says, as a crop.
 
         Args:
             size_hw: of the crop; None is the size of the transformer's output.
+            how: `antialias` and `border` as `visionkit.tasks.warp.warp`.
 
         Raises:
             ModelError: `region-unfit`.
@@ -133,8 +134,8 @@ class TransformRule:
         image_hw, size_hw = checked_size(image), size_hw or self.size_hw
         outline, matrix = self.outline(theta, image_hw), self.homography(theta, image_hw, size_hw)
         if matrix is not None:
-            return Rectified(warp(image, matrix, size_hw, antialias=antialias), outline, matrix)
-        crop = warp_along(image, lambda p: self.places(theta, p, image_hw, size_hw), size_hw, antialias=antialias)
+            return Rectified(warp(image, matrix, size_hw, **how), outline, matrix)
+        crop = warp_along(image, lambda p: self.places(theta, p, image_hw, size_hw), size_hw, **how)
         return Rectified(crop, outline)
 
     def look(self, image: Image, theta: npt.ArrayLike) -> Rectified:
@@ -177,9 +178,14 @@ def with_theta(model: keras.Model, name: str, *, alone: bool = False) -> keras.M
     keras = import_keras()
     found = [layer.output for layer in model.layers if re.fullmatch(rf"{THETA}(_\d+)?", layer.name)]
     if not found:
-        raise ModelError(
-            "no-transformer", f"{name} has no layer called '{THETA}': there is no spatial transformer in its network."
+        inside = any(layer.name.startswith(f"{THETA}_inside") for layer in model.layers)
+        why = (
+            "its only spatial transformer is inside of the network and looks at feature maps, which are no region of "
+            "the image."
+            if inside
+            else f"has no layer called '{THETA}': there is no spatial transformer in its network."
         )
+        raise ModelError("no-transformer", f"{name}{':' if inside else ''} {why}")
     theta = found[0] if len(found) == 1 else keras.layers.Concatenate(name="thetas")(found)
     if alone:
         return keras.Model(model.input, {THETA: theta})

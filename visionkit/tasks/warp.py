@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from visionkit.geometry.homography import apply_homography, index_homography
 
-__all__ = ["MAX_SIDE", "homography_map", "warp", "warp_along"]
+__all__ = ["BORDERS", "MAX_SIDE", "homography_map", "warp", "warp_along"]
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Map = Callable[[Floats], Floats]
 
+BORDERS = {"zero": cv2.BORDER_CONSTANT, "clamp": cv2.BORDER_REPLICATE}
 MAX_SIDE = 32_766  # OpenCV counts pixels of a warp in 16 bits
 MAX_SAMPLES = 1 << 25  # of one averaged crop; 32 megapixels are what the largest cameras see
 SLACK = 0.25  # pixels that samples may be further apart than one
@@ -26,8 +27,15 @@ KNOTS = 128
 PROBES = 17  # places a side at which the map is measured
 
 
-def warp(image: Image, homography: npt.ArrayLike, size_hw: tuple[int, int], *, antialias: bool = False) -> Image:
-    """The crop uint8 (h, w, 3) that `homography` cuts out of an image, bilinear; black where there is no image.
+def warp(
+    image: Image,
+    homography: npt.ArrayLike,
+    size_hw: tuple[int, int],
+    *,
+    antialias: bool = False,
+    border: str = "zero",
+) -> Image:
+    """The crop uint8 (h, w, 3) that `homography` cuts out of an image, bilinear.
 
     Args:
         image: uint8 (H, W, 3); it is only read.
@@ -35,18 +43,22 @@ def warp(image: Image, homography: npt.ArrayLike, size_hw: tuple[int, int], *, a
         size_hw: of the crop.
         antialias: average what one pixel of the crop covers. Without, it is read at one place, and what lies between
             two places is skipped: stripes and small letters of a region that shrinks to a third turn into noise.
+        border: what lies where there is no image: `zero` is black, `clamp` the nearest pixel of its edge.
     """
     matrix = np.asarray(homography, np.float64)
     factors = _factors(homography_map(matrix), size_hw, image.shape[:2]) if antialias else (1, 1)
     height, width = (n * factor for n, factor in zip(size_hw, factors, strict=True))
     fine = matrix / np.array([factors[1], factors[0], 1.0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     found = cv2.warpPerspective(
-        image, _indices(fine.tobytes()), (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        image, _indices(fine.tobytes()), (width, height), flags=flags, borderMode=BORDERS[border]
     )
     return _averaged(np.asarray(found, np.uint8), size_hw)
 
 
-def warp_along(image: Image, places: Map, size_hw: tuple[int, int], *, antialias: bool = False) -> Image:
+def warp_along(
+    image: Image, places: Map, size_hw: tuple[int, int], *, antialias: bool = False, border: str = "zero"
+) -> Image:
     """The same along any smooth map from continuous points (P, 2) xy of the crop to those of the image.
 
     Of a large crop the map is asked at 128 x 128 places, and what lies between is linear: within a third of a pixel for
@@ -55,7 +67,7 @@ def warp_along(image: Image, places: Map, size_hw: tuple[int, int], *, antialias
     factors = _factors(places, size_hw, image.shape[:2]) if antialias else (1, 1)
     height, width = (n * factor for n, factor in zip(size_hw, factors, strict=True))
     where = (_places(places, size_hw, (height, width)) - 0.5).astype(np.float32)
-    found = cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    found = cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=BORDERS[border])
     return _averaged(np.asarray(found, np.uint8), size_hw)
 
 
