@@ -33,7 +33,7 @@ SUFFIXES = {"savedmodel": "_savedmodel", "litert": ".tflite", "keras": ".keras",
     "--out",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where to.  [default: MODEL.tflite, MODEL_savedmodel …]",
+    help="Where to.  [default: MODEL.tflite and so on]",
 )
 @click.option("--imgsz", type=SIZE, metavar="N|H,W", help="Size of the network's input.  [default: the card's]")
 @click.option(
