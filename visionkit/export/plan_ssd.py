@@ -1,4 +1,4 @@
-"""What an exported SSD is made of: its network, and the decoding and suppression of `visionkit.tasks.ssd` as a graph."""
+"""What an exported SSD is made of: its network, decoding and suppression as `visionkit.tasks.ssd` has them."""
 
 from __future__ import annotations
 
