@@ -22,12 +22,13 @@ def load(name: str | os.PathLike[str], *, task: str | None = None, **options: An
     """The task of a model card or of a model file, ready for images: a classifier, segmenter, detector or tracker.
 
     Args:
-        name: a card's name (`visionkit models list`), the path of a folder with a `card.toml`, or with `task` a
-            `.keras`, `.tflite`, `.onnx` or SavedModel.
-        task: `classify`, `segment`, `detect` or `track`; a card says it itself.
+        name: a card's name (`visionkit models list`), the path of a folder with a `card.toml`, an exported model
+            (`visionkit export`), or with `task` any `.keras`, `.tflite`, `.onnx` or SavedModel.
+        task: `classify`, `segment`, `detect` or `track`; a card or an exported model says it itself.
         options: of `visionkit.tasks.load_classifier`, `load_segmenter`, `load_detector` or `load_tracker`: `runtime`,
-            `precision`, `threads`, `batch` …, settings of the task that differ from the card's, and what must be told
-            of a model file: `labels`, `preset` … (`visionkit.tasks.load_classify.classifier_from_file`).
+            `precision`, `threads`, `batch` …, settings of the task that differ from the card's, `trust` for a
+            SavedModel, which can run code, and what must be told of a model file that does not say what it is:
+            `labels`, `preset` … (`visionkit.tasks.load_classify.classifier_from_file`).
 
     Raises:
         ModelError: there is no such card or file, or its weights are missing or not what the card says.

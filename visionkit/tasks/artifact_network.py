@@ -33,10 +33,10 @@ def card_of(name: str | os.PathLike[str], task: str) -> tuple[Card, Artifact | N
         ModelError: there is none, or it is for another task (`model-unfit`); `artifact-corrupt`, `hash-mismatch`.
         RecipeError: the card does not fit its schema.
     """
-    from visionkit.weights import load_card
+    from visionkit.weights import card_names, load_card
     from visionkit.weights.artifact import read_artifact
 
-    artifact = read_artifact(os.fspath(name))
+    artifact = None if os.fspath(name) in card_names() else read_artifact(os.fspath(name))
     card = load_card(name) if artifact is None else artifact.card
     if card.task != task:
         what = {"classify": "a classifier", "segment": "a segmenter", "detect": "a detector", "track": "a tracker"}

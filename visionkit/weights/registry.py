@@ -8,6 +8,7 @@ from pathlib import Path
 
 from visionkit.errors import ModelError
 from visionkit.resources import models_dir
+from visionkit.weights.artifact import read_artifact
 from visionkit.weights.card import Card
 from visionkit.weights.card_file import read_card
 
@@ -25,10 +26,10 @@ def list_cards() -> list[Card]:
 
 
 def load_card(name: str | os.PathLike[str]) -> Card:
-    """The card called `name`, or the card in the folder or `card.toml` at that path.
+    """The card called `name`, or the card in the folder, `card.toml` or exported model at that path.
 
     Raises:
-        ModelError: `unknown-model` if there is none.
+        ModelError: `unknown-model` if there is none; `artifact-corrupt`, `hash-mismatch` of an exported model.
         RecipeError: the card does not parse or does not fit its schema.
     """
     text = os.fspath(name)
@@ -40,6 +41,8 @@ def load_card(name: str | os.PathLike[str]) -> Card:
     names = card_names()
     if text in names:
         return read_card(models_dir() / text / "card.toml")
+    if (artifact := read_artifact(path)) is not None:
+        return artifact.card
     near = difflib.get_close_matches(text, names, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names) or 'none'}."
     raise ModelError("unknown-model", f"There is no model {text!r}. {hint} `visionkit models list` tells about each.")
