@@ -12,6 +12,7 @@ from visionkit.cli.train_classify import classify
 from visionkit.cli.train_composites import composites
 from visionkit.cli.train_detect import detect
 from visionkit.cli.train_segment import segment
+from visionkit.cli.train_stn_table import stn_table
 from visionkit.errors import InputError, OutputError
 
 __all__ = ["command"]
@@ -90,3 +91,4 @@ command.add_command(classify)
 command.add_command(composites)
 command.add_command(detect)
 command.add_command(segment)
+command.add_command(stn_table)
