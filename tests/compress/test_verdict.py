@@ -89,7 +89,8 @@ def test_several_ruined_classes_are_told_worst_first_and_cut():
     classes = tuple(lost(20 + k, 15, 40, name=f"c{k}") for k in range(5))
     text = judge(replace(INT8, classes=classes), FLOAT, Bounds()).reasons[0].text
     assert text == (
-        "it ruins 5 classes: 'c4' falls from 95% to 71%, 'c3' falls from 95% to 72%, 'c2' falls from 95% to 73% and 2 more"
+        "it ruins 5 classes: 'c4' falls from 95% to 71%, 'c3' falls from 95% to 72%, 'c2' falls from 95% to 73% and 2 "
+        "more"
     )
 
 

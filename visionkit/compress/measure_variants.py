@@ -1,0 +1,175 @@
+"""What a variant of a model is worth on a user's data and on this machine, in the numbers that the verdict needs."""
+
+from __future__ import annotations
+
+import functools
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visionkit.compress.paired import compare_paired
+from visionkit.compress.verdict import ClassChange, Timing
+
+if TYPE_CHECKING:
+    from visionkit.compress.trials import Measured, Trial
+    from visionkit.compress.verdict import Interval
+    from visionkit.runtime import Runner
+
+__all__ = ["compare_measured", "few_frames", "thread_counts", "time_calls", "time_models"]
+
+Image = npt.NDArray[np.uint8]
+Key = tuple[str, int, str]
+IMAGES = 8  # that the calls which are timed take turns with
+CALLS, BUDGET_S, ROUNDS = 60, 1.5, 5  # of each model: calls at least, seconds at most, rounds at least
+
+
+def compare_measured(
+    trial: Trial, before: Measured, after: Measured
+) -> tuple[Interval, Interval, Interval, tuple[ClassChange, ...]]:
+    """The metric before and after, the points lost, and the change of each class."""
+    paired = compare_paired(before.outcome, after.outcome)
+    changes = tuple(
+        ClassChange(name, int(count), first, last, drop)
+        for name, count, (first, last, drop) in zip(trial.labels, before.outcome.counts, paired.classes, strict=True)
+    )
+    return paired.before, paired.after, paired.drop, changes
+
+
+def thread_counts() -> tuple[int, ...]:
+    """1, and as many cores as this process may use."""
+    from visionkit.runtime.machine import default_threads
+
+    return tuple(sorted({1, default_threads()}))
+
+
+def time_models(
+    trial: Trial, models: Mapping[str, Path], *, threads: Sequence[int] | None = None, budget_s: float = BUDGET_S
+) -> dict[str, tuple[Timing, ...]]:
+    """Milliseconds of an image with each model and number of threads; they take turns, so noise meets all alike.
+
+    Args:
+        models: files by name.
+        budget_s: seconds for each model and number of threads.
+    """
+    counts = thread_counts() if threads is None else tuple(threads)
+    images = [trial.image(place) for place in range(min(IMAGES, len(trial.samples)))]
+    calls: dict[Key, Callable[[], Any]] = {}
+    tasks, runners = [], []
+    try:
+        for name, path in models.items():
+            for count in counts:
+                task = trial.load(path, count)
+                tasks.append(task)
+                calls[name, count, "whole"] = _cycling(task, images)
+                if runner := _network(path, count):
+                    runners.append(runner)
+                    calls[name, count, "network"] = functools.partial(runner, **_noise(runner))
+        found = time_calls(calls, budget_s=budget_s)
+    finally:
+        for one in [*tasks, *runners]:
+            if hasattr(one, "close"):
+                one.close()
+    nothing = (float("nan"), float("nan"))
+    return {
+        name: tuple(
+            Timing(count, *found[name, count, "whole"], *found.get((name, count, "network"), nothing))
+            for count in counts
+        )
+        for name in models
+    }
+
+
+def time_calls(
+    calls: Mapping[Any, Callable[[], Any]], *, budget_s: float = BUDGET_S, least: int = CALLS
+) -> dict[Any, tuple[float, float]]:
+    """Median and 95th percentile in milliseconds of each call, from turns of some 20 ms in an order that changes.
+
+    Args:
+        budget_s: seconds for each, where `least` calls have been made.
+    """
+    from visionkit.runtime.measure import time_block
+
+    times: dict[Any, list[float]] = {key: [] for key in calls}
+    order = list(calls)
+    shuffle = random.Random(0).shuffle
+    started, rounds = time.perf_counter(), 0
+    limit = budget_s * len(calls)
+    for call in calls.values():
+        call()
+    while rounds < ROUNDS or time.perf_counter() - started < limit:
+        shuffle(order)  # so that nobody always follows the same neighbour
+        for key in order:
+            times[key] += time_block(_Callable(calls[key]), {})  # type: ignore[arg-type]
+        rounds += 1
+        if rounds >= ROUNDS and min(map(len, times.values())) >= least:
+            break
+    return {key: (statistics.median(values), float(np.quantile(values, 0.95))) for key, values in times.items()}
+
+
+class _Callable:
+    """A call in the place of a runner."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+
+    def __call__(self, **_: Any) -> Any:
+        return self._call()
+
+
+def _cycling(task: Any, images: Sequence[Image]) -> Callable[[], Any]:
+    state = {"next": 0}
+
+    def call() -> Any:
+        state["next"] = (state["next"] + 1) % len(images)
+        return task([images[state["next"]]])
+
+    return call
+
+
+def _network(path: Path, threads: int) -> Runner | None:
+    """The network alone, where it has one part."""
+    from visionkit.tasks.artifact_network import ArtifactNetwork
+    from visionkit.weights.artifact import read_artifact
+
+    artifact = read_artifact(path)
+    if artifact is None or len(artifact.parts) != 1:
+        return None
+    return ArtifactNetwork(artifact).compiled(next(iter(artifact.parts)), runtime="litert", threads=threads)
+
+
+def _noise(runner: Runner) -> dict[str, npt.NDArray[Any]]:
+    rng = np.random.default_rng(0)
+    return {
+        spec.name: rng.normal(0, 1, [size or 1 for size in spec.shape]).astype(spec.dtype)
+        for spec in runner.inputs.values()
+    }
+
+
+def few_frames(source: str | Path, count: int) -> list[Image]:
+    """At most `count` frames of a video, a folder or a glob, spread over all of it.
+
+    Raises:
+        InputError: it cannot be read, or holds no frame.
+    """
+    from visionkit.errors import InputError
+    from visionkit.io import open_source
+
+    with open_source(source) as opened:
+        total = opened.info.frame_count
+    stride = max(1, total // count) if total else 1
+    kept: list[Image] = []
+    with open_source(source) as opened:
+        for number, frame in enumerate(opened):
+            if number % stride == 0:
+                kept.append(frame.image)
+            if len(kept) > 2 * count:  # its length was not declared: thin out
+                kept, stride = kept[::2], 2 * stride
+    if not kept:
+        raise InputError("no-images", f"{source} holds no frame.")
+    return [kept[k * len(kept) // count] for k in range(count)] if len(kept) > count else kept

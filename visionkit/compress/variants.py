@@ -1,0 +1,169 @@
+"""The kinds of smaller models that can be made of a model, one row each, and how each is made.
+
+A new kind is a row of `KINDS`: its name, what is said of it, what must be installed, and a function from a `Workshop`
+to a finished artifact.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visionkit.errors import UsageError, VisionkitError
+
+if TYPE_CHECKING:
+    from visionkit.compress.trials import DataChoice
+
+__all__ = ["DEFAULT_KINDS", "KINDS", "Kind", "Variant", "Workshop", "build_variant", "check_kinds"]
+
+FAULT = "calibration-"  # how the slugs of what is wrong with a calibration begin
+REASON = 300  # characters of what a library said
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What variants are made of.
+
+    Args:
+        source: the float model, a `.tflite` artifact.
+        model: the card's name or folder it was exported from, for kinds that train; None where there is none.
+        data: labelled images; kinds that train learn from its part `train`.
+        calibration: gives the images that ranges are measured on, when first asked.
+        keep_float: patterns of layers that stay in float.
+        seed: of whatever is random.
+    """
+
+    source: Path
+    model: str | None
+    data: DataChoice
+    calibration: Callable[[], Any]
+    keep_float: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to make a model smaller.
+
+    Args:
+        says: one line for people.
+        build: writes the artifact at a path and may give notes on it.
+        needs: modules that must be installed.
+        calibrated: it measures ranges on images; trained: it learns from labelled ones.
+        rescuable: layers of it can be kept in float.
+    """
+
+    name: str
+    says: str
+    build: Callable[[Workshop, Path], Sequence[str] | None]
+    needs: tuple[str, ...] = ()
+    calibrated: bool = False
+    trained: bool = False
+    rescuable: bool = False
+
+    @property
+    def missing(self) -> str | None:
+        """A module that is not installed."""
+        return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What was built: the file, or why there is none; faults of its calibration, and notes."""
+
+    kind: str
+    path: Path | None = None
+    failed: str | None = None
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def build_variant(kind: Kind, workshop: Workshop, path: Path, *, name: str | None = None) -> Variant:
+    """Build a variant at `path`. What goes wrong is told in it, not raised: the others are judged all the same."""
+    called = name or kind.name
+    if kind.missing is not None:
+        return Variant(called, failed=f"it needs {kind.missing}, which is not installed")
+    try:
+        notes = tuple(kind.build(workshop, path) or ()) + tuple(_islands(path))
+    except VisionkitError as error:
+        if error.slug.startswith(FAULT):
+            return Variant(called, failed=error.message, faults=(error.message,))
+        return Variant(called, failed=error.message)
+    except Exception as error:  # whatever a converter raises
+        reason = " ".join(str(error).split())[:REASON] or "no reason given"
+        return Variant(called, failed=f"{type(error).__name__}: {reason}")
+    return Variant(called, path, notes=notes)
+
+
+def check_kinds(names: Sequence[str]) -> list[Kind]:
+    """The kinds of these names, each once.
+
+    Raises:
+        UsageError: `kind-unknown`.
+    """
+    unknown = [name for name in names if name not in KINDS]
+    if unknown or not names:
+        known = ", ".join(KINDS)
+        raise UsageError(
+            "kind-unknown", f"--kinds takes some of {known}, with commas. Received: {', '.join(unknown)!r}."
+        )
+    return [KINDS[name] for name in dict.fromkeys(names)]
+
+
+def _islands(path: Path) -> list[str]:
+    """What computes in float beside integers, as a note."""
+    from visionkit.compress.operations import float_islands, list_operations
+    from visionkit.weights.artifact import model_bytes
+
+    islands = float_islands([row for row in list_operations(model_bytes(path)) if row.signature != "serving_default"])
+    rows = [row for island in islands for row in island]
+    if not rows:
+        return []
+    kinds = ", ".join(sorted({row.kind for row in rows}))
+    return [f"{len(rows)} operations compute in float between integers, which costs time: {kinds}"]
+
+
+def _quantized(kind: str, workshop: Workshop, path: Path) -> Sequence[str] | None:
+    from visionkit.compress.ptq import quantize_artifact
+
+    calibration = workshop.calibration() if KINDS[kind].calibrated else None
+    quantize_artifact(workshop.source, path, kind=kind, calibration=calibration, keep_float=workshop.keep_float)
+    return [f"kept in float: {', '.join(workshop.keep_float)}"] if workshop.keep_float else None
+
+
+def _elsewhere(module: str, workshop: Workshop, path: Path) -> Sequence[str] | None:
+    """Built by `build(workshop, path)` of another module of this room."""
+    found: Sequence[str] | None = importlib.import_module(f"visionkit.compress.{module}").build(workshop, path)
+    return found
+
+
+def _row(name: str, says: str, **how: Any) -> Kind:
+    return Kind(name, says, functools.partial(_quantized, name), **how)
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        _row("float16", "weights in half precision: half the size, computed in float"),
+        _row("dynamic", "weights in 8 bits, activations in float: a quarter of the size, seldom faster"),
+        _row("int8", "weights and activations in 8 bits, float at the ends", calibrated=True, rescuable=True),
+        _row("int8-io", "the same with integers at the ends too", calibrated=True, rescuable=True),
+        Kind(
+            "qat",
+            "trained on with rounding, so that 8 bits hurt less",
+            functools.partial(_elsewhere, "qat_variant"),
+            trained=True,
+        ),
+    )
+}
+DEFAULT_KINDS = ("float16", "dynamic", "int8", "int8-io")
+
+
+def keeping(workshop: Workshop, patterns: Sequence[str]) -> Workshop:
+    """The same workshop, with these layers in float as well."""
+    return replace(workshop, keep_float=(*workshop.keep_float, *patterns))
