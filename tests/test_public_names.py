@@ -20,7 +20,7 @@ def test_import_loads_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["load", "run", "stream"])
+@pytest.mark.parametrize("name", ["load", "recipe", "run", "stream"])
 def test_public_functions_are_found(name):
     assert callable(getattr(visionkit, name))
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visionkit import nets
-    from visionkit.api import load, run, stream
+    from visionkit.api import load, recipe, run, stream
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "nets", "run", "stream"]
+__all__ = ["__version__", "load", "nets", "recipe", "run", "stream"]
 
-_PLACES = {"load": "visionkit.api", "run": "visionkit.api", "stream": "visionkit.api", "nets": "visionkit.nets"}
+_PLACES = dict.fromkeys(("load", "recipe", "run", "stream"), "visionkit.api") | {"nets": "visionkit.nets"}
 
 
 def __getattr__(name: str) -> Any:

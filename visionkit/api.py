@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, UsageError
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from visionkit.pipeline import RunResult
+    from visionkit.pipeline.recipe import Recipe
     from visionkit.structures import Frame
 
-__all__ = ["load", "run", "stream"]
+__all__ = ["load", "recipe", "run", "stream"]
 
 
 def load(name: str | os.PathLike[str], *, task: str | None = None, **options: Any) -> Any:
@@ -100,11 +101,43 @@ def stream(
 
 
 def run(source: str | os.PathLike[str] | bytes, stages: Any, **options: Any) -> RunResult:
-    """Send `source` through `stages` into a folder of results; `options` are those of `visionkit.pipeline.run`."""
+    """Send `source` through stages, or a recipe's, into a folder of results.
+
+    Args:
+        source: a video, an image, a folder or a glob of images.
+        stages: a list of `visionkit.pipeline.Stage`, or what `recipe` returned.
+        options: of `visionkit.pipeline.run`; with a recipe `out` and the others of
+            `visionkit.pipeline.recipe_run.run_recipe`.
+    """
     with explained():
         from visionkit import pipeline
+        from visionkit.pipeline.recipe import Recipe
+        from visionkit.pipeline.recipe_run import run_recipe
 
+        if isinstance(stages, Recipe):
+            return run_recipe(source, stages, **options)
         return pipeline.run(source, stages, **options)
+
+
+def recipe(
+    name: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, *, allow_outside: bool = False
+) -> Recipe:
+    """The recipe in a TOML file, or the one that came with VisionKit under this name (`visionkit run --list`).
+
+    Args:
+        name: path or name.
+        settings: other values for options of its stages: `{"detect.conf": 0.4}`.
+        allow_outside: let paths in it lead out of its folder.
+
+    Raises:
+        RecipeError: there is none, or it does not fit.
+        UsageError: a setting names no option of it, or does not fit.
+    """
+    from visionkit.pipeline.recipe_file import load_recipe
+
+    found = load_recipe(name, allow_outside=allow_outside).changed(settings or {})
+    found.check()
+    return found
 
 
 def _stage(task: Any, xyxy: npt.ArrayLike | None, smooth_s: float, associate: bool) -> Any:

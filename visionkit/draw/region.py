@@ -51,7 +51,7 @@ def draw_regions(
 
 def draw_region_classes(
     image: Image,
-    regions: Sequence[Rectified | None],
+    places: Sequence[npt.ArrayLike],
     found: Sequence[Classification | MultiClassification | None],
     class_names: Any = None,
     *,
@@ -59,21 +59,21 @@ def draw_region_classes(
 ) -> Image:
     """`image` uint8 (H, W, 3) BGR with the likeliest class of each region on a label at its lower edge.
 
-    A label has the colour of its region's outline, and stays inside of the image.
+    A label has the colour that `draw_regions` gives the outline in the same place of its list, and stays inside of the
+    image.
 
     Args:
         image: what to draw on; copied unless `in_place`.
-        regions: None for one that failed.
+        places: outline (P, 2) xy of each region, or of the box it was found in.
         found: what is in each; None where nothing was asked.
         class_names: by class id, or by head; an id without a name is shown as its number.
         in_place: draw onto `image` itself, which must be contiguous and writable, and return it.
     """
     canvas = image if in_place else image.copy()
-    for place, (region, classes) in enumerate(zip(regions, found, strict=True)):
-        if region is None or classes is None:
-            continue
-        if text := _best(classes, class_names):
-            _draw_chip(canvas, region.outline, text, OUTLINES[place % len(OUTLINES)])
+    for number, (outline, classes) in enumerate(zip(places, found, strict=True)):
+        text = "" if classes is None else _best(classes, class_names)
+        if text:
+            _draw_chip(canvas, np.asarray(outline, np.float64), text, OUTLINES[number % len(OUTLINES)])
     return canvas
 
 

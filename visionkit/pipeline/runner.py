@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -115,6 +115,8 @@ def run(
     watch: Callable[[Item], bool | None] | None = None,
     sinks: Sequence[Sink] = (),
     command: Sequence[str] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    reads: Sequence[str | os.PathLike[str]] = (),
     progress: bool | None = None,
     fail_fast: bool = False,
 ) -> RunResult:
@@ -134,6 +136,8 @@ def run(
         watch: sees every finished item in order, in the calling thread; returning False ends the run as Ctrl-C does.
         sinks: write further files beside the rows; left out where the rows go to a stream.
         command: what was typed, for `run.json`.
+        recipe: what the stages were made from, for `run.json`.
+        reads: files, beside the source, that no output may replace.
         progress: a bar on stderr; None shows it where stderr is a terminal.
         fail_fast: a model's failure on one frame ends the run.
 
@@ -143,10 +147,10 @@ def run(
     reading, writing = reading or Reading(), writing or Writing()
     with contextlib.ExitStack() as cleanup:
         opened = cleanup.enter_context(reading.open(source))
-        job = _Job(opened, list(stages), reading, writing, cleanup)
+        job = _Job(opened, list(stages), reading, writing, cleanup, reads=tuple(reads))
         job.prepare(task, draw, sinks)
         job.flow(watch, ProgressBar(opened.info.name, job.expected(), enabled=progress), fail_fast)
-        return job.finish(command)
+        return job.finish(command, recipe)
 
 
 def stream(
@@ -190,6 +194,7 @@ class _Job:
     reading: Reading
     writing: Writing
     cleanup: contextlib.ExitStack
+    reads: tuple[str | os.PathLike[str], ...] = ()
     folder: RunFolder | None = None
     tasks: tuple[Stage, ...] = ()
     sinks: tuple[Sink, ...] = ()
@@ -233,7 +238,7 @@ class _Job:
         if writing.rows is not None:
             self.rows = stream_writer(writing.formats, writing.rows)
             return
-        inputs = [] if self.info.path is None else [self.info.path]
+        inputs = [*self.reads, *([] if self.info.path is None else [self.info.path])]
         self.folder = RunFolder(
             writing.out, task=task, source_name=self.info.name, overwrite=writing.overwrite, inputs=inputs
         )
@@ -270,7 +275,7 @@ class _Job:
         self.seconds["flow"] = time.perf_counter() - begin
         self.seconds["cpu"] = time.process_time() - cpu
 
-    def finish(self, command: Sequence[str] | None) -> RunResult:
+    def finish(self, command: Sequence[str] | None, recipe: Mapping[str, Any] | None = None) -> RunResult:
         """Complete the outputs, write `run.json`, publish."""
         report, line = self.source.report, self.line
         if line.first_failure is not None and line.failed == self.rows.rows:
@@ -286,7 +291,9 @@ class _Job:
         self.rows.close()
         self.seconds["finish"] = time.perf_counter() - begin
         self.seconds["wall"] = self.seconds["load"] + self.seconds["flow"] + self.seconds["finish"]
-        out = self._publish(status, counts, output, command) if self.folder is not None else None
+        made_by: dict[str, Any] = {"command": None if command is None else list(command)}
+        made_by |= {} if recipe is None else {"recipe": dict(recipe)}
+        out = self._publish(status, counts, output, made_by) if self.folder is not None else None
         told = [each for each in (output, *self.files.values()) if each]
         notes = list(dict.fromkeys(note for each in told for note in each.get("notes", ())))
         if not sound:
@@ -295,19 +302,21 @@ class _Job:
         return RunResult(status, code, out, counts, self.seconds, notes, report)
 
     def _publish(
-        self, status: str, counts: dict[str, int], output: dict[str, Any] | None, command: Sequence[str] | None
+        self, status: str, counts: dict[str, int], output: dict[str, Any] | None, made_by: Mapping[str, Any]
     ) -> Path:
         from visionkit.io.results import write_json
 
         report = self.source.report
+        models = {stage.name: told for stage in self.stages if (told := stage.describe()) is not None}
         manifest = {
             "status": status,
             "version": __version__,
-            "command": None if command is None else list(command),
+            **made_by,
             "started": self.started.isoformat(timespec="seconds"),
             "source": source_fields(self.info, report, self.digest.result())
             | {"start_s": self.reading.start_s, "end_s": self.reading.end_s, "vid_stride": self.reading.stride},
-            "model": next((told for stage in self.stages if (told := stage.describe()) is not None), None),
+            "model": next(iter(models.values()), None),
+            **({"models": models} if len(models) > 1 else {}),
             "settings": {stage.name: told for stage in self.stages if (told := stage.settings()) is not None},
             "summary": {stage.name: told for stage in self.stages if (told := stage.summary()) is not None},
             "counts": counts,

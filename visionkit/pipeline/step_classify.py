@@ -12,6 +12,7 @@ from visionkit.pipeline.smooth import SMOOTH_S
 from visionkit.pipeline.steps import Silent, Step, Telling, refuse
 
 if TYPE_CHECKING:
+    from visionkit.pipeline.rectify import RectifyStage
     from visionkit.pipeline.stage import Item
     from visionkit.tasks import Classifier
 
@@ -24,17 +25,22 @@ class ClassifyStep(Step):
     Args:
         load: makes the classifier.
         options: `batch`, `smooth_s`.
-        crops: name of the stage whose crops are classified; None classifies the frames.
+        crops: the stage whose crops are classified; None classifies the frames.
     """
 
     way = "likeliest"
     stage: ClassifyStage
 
-    def __init__(self, load: Callable[[], Classifier], options: Mapping[str, Any], *, crops: str | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], Classifier], options: Mapping[str, Any], *, crops: RectifyStage | None = None
+    ) -> None:
         smooth_s = SMOOTH_S if options["smooth_s"] is None else options["smooth_s"]
         how: dict[str, Any] = {"batch": options["batch"], "smooth_s": smooth_s}
-        super().__init__(ClassifyStage(load, **how) if crops is None else ClassifyCropsStage(load, crops=crops, **how))
-        self._crops = crops
+        if crops is None:
+            super().__init__(ClassifyStage(load, **how))
+        else:
+            super().__init__(ClassifyCropsStage(load, crops=crops.name, **how))
+        self._boxes = None if crops is None else crops.boxes
 
     def draw(self, item: Item) -> None:
         """The likeliest classes, beside their crops where there are several; what a transformer looks at."""
@@ -44,7 +50,8 @@ class ClassifyStep(Step):
             draw_regions(item.frame.image, regions, in_place=True)
         found, names = item.results.get(self.stage.name), self.stage.class_names
         if isinstance(found, list):
-            draw_region_classes(item.frame.image, item.results[self._crops or ""], found, names, in_place=True)
+            corners = item.results[self._boxes or ""].xyxy.reshape(-1, 2, 2)
+            draw_region_classes(item.frame.image, corners, found, names, in_place=True)
         elif found is not None:
             draw_classes(item.frame.image, found, names, in_place=True)
 
@@ -76,12 +83,13 @@ def classifier_of(options: Mapping[str, Any], telling: Telling | None = None) ->
         refuse(options, ("imgsz",), "a model file has its own size")
         if options["show_transform"]:
             raise UsageError(
-                "option-unfit", "--show-transform needs a model card; a file does not tell its transformer."
+                "option-unfit", "--show-transform needs a model card; this file does not tell its transformer."
             )
         how |= {key: options[key] for key in ("labels", "preset", "resize") if options[key] is not None}
         return load_classifier(name, trust=options["trust_model"], **how)
-    refuse(options, ("labels", "preset", "resize"), "a model card says it")
+    refuse(options, ("labels", "preset", "resize"), "it says that itself")
     sizes = options["imgsz"]
     how |= {"size_hw": None if sizes is None else (sizes[0], sizes[-1]), "transform": options["show_transform"]}
+    how["trust"] = options["trust_model"]
     with (telling or Silent()).loading(name) as told:
         return load_classifier(name, **how, **told)

@@ -21,7 +21,7 @@ class RectifyStep(Step):
 
     Args:
         load: a rectifier, or what makes one.
-        options: `codec`, `end_s`, for the crops' video.
+        options: `codec`, `end_s`, for the crops' video; of boxes `margin` and `square`.
         boxes: name of the stage whose detections are looked into; None looks at the whole frame.
     """
 
@@ -30,7 +30,8 @@ class RectifyStep(Step):
     def __init__(
         self, load: Rectifier | Callable[[], Rectifier], options: Mapping[str, Any], *, boxes: str | None = None
     ) -> None:
-        super().__init__(RectifyStage(load, boxes=boxes))
+        around = {} if boxes is None else {"margin": options["margin"], "square": options["square"]}
+        super().__init__(RectifyStage(load, boxes=boxes, **around))
         if boxes is None:
             self.sinks.append(RectifiedSink(self.stage, codec=options["codec"], end_s=options["end_s"]))
         self._share: float | None = None
