@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionkit.compress.tflite_file import kind_of, main_graph, read_model, text_of
+from visionkit.runtime.tflite_file import data_of, kind_of, main_graph, read_model, text_of, type_of
 
 __all__ = [
     "OperationRow",
     "float_islands",
     "float_operations",
     "layer_of",
+    "layers_of",
     "list_operations",
     "zipped_size",
 ]
@@ -78,14 +79,11 @@ def list_operations(content: bytes, signature: str | None = None) -> list[Operat
     Raises:
         ModelError: `model-corrupt`, or `model-signature` if there is none of that name.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    types = {value: key.lower() for key, value in vars(schema.TensorType).items() if isinstance(value, int)}
     model = read_model(content)
     rows = []
     for key, graph in main_graph(model, signature).items():
         for index, operation in enumerate(graph.operators or []):
-            rows.append(_row(key, index, operation, graph, model, types))
+            rows.append(_row(key, index, operation, graph, model))
     return rows
 
 
@@ -122,33 +120,32 @@ def zipped_size(source: Path | bytes) -> int:
 def layer_of(name: str) -> str:
     """The Keras layer that a tensor's name tells of: `layer1.0.conv1` of `net_1/layer1.0.conv1_1/convolution`.
 
-    The converter joins the names of what it fused by semicolons, the one with the weights anywhere among them.
+    The converter joins the names of what it fused by semicolons, the layer with the weights anywhere among them.
     """
+    for layer, last in _told(name):
+        if any(word in last for word in WEIGHTED):
+            return layer
+    return next((layer for layer, _ in _told(name)), "")
+
+
+def layers_of(name: str) -> list[str]:
+    """All Keras layers that a tensor's name tells of: the convolution, its BatchNormalization, its activation."""
+    return list(dict.fromkeys(layer for layer, _ in _told(name)))
+
+
+def _told(name: str) -> list[tuple[str, str]]:
+    """Layers and last words of the paths in a tensor's name; a second trace appends a number to a layer's name."""
     paths = [part.split("/") for part in name.split(";") if part.count("/")]
-    paths = [path[1:] if len(path) > 2 else path for path in paths]
-    for path in paths:
-        if any(word in path[-1] for word in WEIGHTED):
-            return _plain(path[0])
-    return _plain(paths[0][0]) if paths else ""
+    return [(re.sub(r"_\d+$", "", path[1] if len(path) > 2 else path[0]), path[-1]) for path in paths]
 
 
-def _plain(part: str) -> str:
-    """A layer's name without the number that a second trace appends."""
-    return re.sub(r"_\d+$", "", part)
-
-
-def _row(key: str, index: int, operation: Any, graph: Any, model: Any, types: dict[int, str]) -> OperationRow:
+def _row(key: str, index: int, operation: Any, graph: Any, model: Any) -> OperationRow:
     reads, writes = (tuple(int(i) for i in part if i >= 0) for part in (operation.inputs, operation.outputs))
     name = text_of(graph.tensors[writes[0]].name) if writes else ""
-    inputs, outputs = (tuple(types[graph.tensors[i].type] for i in part) for part in (reads, writes))
-    constants = frozenset(i for i in reads if _is_constant(graph.tensors[i], model))
+    inputs, outputs = (tuple(type_of(graph.tensors[i]) for i in part) for part in (reads, writes))
+    constants = frozenset(i for i in reads if data_of(model, graph.tensors[i]) is not None)
     kind = kind_of(model, operation)
     return OperationRow(key, index, kind, name, layer_of(name), inputs, outputs, reads, writes, constants)
-
-
-def _is_constant(tensor: Any, model: Any) -> bool:
-    data = model.buffers[tensor.buffer].data
-    return data is not None and len(data) > 0
 
 
 def _reached(rows: Sequence[OperationRow], *, forward: bool) -> set[int]:
