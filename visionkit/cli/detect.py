@@ -53,7 +53,6 @@ class NamesType(click.ParamType):
 def detector_options(function: F) -> F:
     """What of a detector's answer is kept, and how it is run."""
     for option in (
-        click.option("--trust-model", is_flag=True, help="Of a model file: it may run code (a SavedModel can)."),
         click.option(
             "--preset",
             type=click.Choice(["torch", "tf", "caffe", "unit", "raw"]),

@@ -102,6 +102,7 @@ def _load(options: dict[str, Any], batch: int) -> Any:
         precision=options["precision"],
         threads=options["threads"] or network_threads(encoding=False),
         batch=batch,
+        trust=options["trust_model"],
         on_compile=compiling,
     )
 

@@ -142,6 +142,7 @@ def _measured(
         runtime=given["runtime"],
         precision=given["precision"],
         threads=given["threads"],
+        trust=given["trust_model"],
         on_compile=compiling,
         conf=given["conf"],
         **options,

@@ -212,6 +212,7 @@ def model_options(function: F) -> F:
     """Which model, and how it is run."""
     return _together(
         click.option("--model", metavar="NAME", help="A model card's name, the folder of one, or a model file."),
+        click.option("--trust-model", is_flag=True, help="Of a model file: it may run code (a SavedModel can)."),
         click.option("--runtime", default="auto", show_default=True, help="auto measures and takes the fastest."),
         click.option(
             "--precision",
@@ -244,7 +245,6 @@ def classifier_options(function: F) -> F:
             type=click.Choice(["stretch", "letterbox", "shortest_side"]),
             help="Of a model file: how images are made to fit.  [default: stretch]",
         ),
-        click.option("--trust-model", is_flag=True, help="Of a model file: it may run code (a SavedModel can)."),
     )(function)
 
 

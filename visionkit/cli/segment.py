@@ -85,7 +85,6 @@ def size_options(function: F) -> F:
 def file_options(function: F) -> F:
     """What a model file does not say of itself."""
     for option in (
-        click.option("--trust-model", is_flag=True, help="Of a model file: it may run code (a SavedModel can)."),
         click.option(
             "--resize",
             type=click.Choice(["stretch", "letterbox"]),

@@ -84,8 +84,9 @@ def detector_of(options: Mapping[str, Any], telling: Telling | None = None) -> D
             raise UsageError("option-unfit", "--batch does not go with this model: a model file takes one image.")
         how |= {key: options[key] for key in ("labels", "preset") if options[key] is not None}
         return load_detector(name, trust=options["trust_model"], **how)
-    refuse(options, ("labels", "preset"), "a model card says it")
+    refuse(options, ("labels", "preset"), "it says that itself")
     how |= {"instances": 1 if options["threads"] else None, "batch": options["batch"], "weights": options["weights"]}
+    how["trust"] = options["trust_model"]
     sizes = options["imgsz"]
     how["size_hw"] = None if sizes is None else (sizes[0], sizes[-1])
     with (telling or Silent()).loading(name, "sizes") as told:

@@ -24,7 +24,7 @@ CRF_NUMBERS = {
     "bilateral_weight": 10.0,
     "gaussian_weight": 3.0,
 }
-FILE_OPTIONS = ("labels", "preset", "resize", "trust_model")
+FILE_OPTIONS = ("labels", "preset", "resize")
 MIN_SIDE = 32
 
 
@@ -101,7 +101,7 @@ def segmenter_of(options: Mapping[str, Any], telling: Telling | None = None) -> 
     told = {key: options[key] for key in FILE_OPTIONS if options[key]}
     if told and not is_model_file(name):
         word = next(iter(told)).replace("_", "-")
-        raise UsageError("option-unfit", f"--{word} is about a model file, and {name} is a card, which says it.")
+        raise UsageError("option-unfit", f"--{word} does not go with {name}, which says it itself.")
     how: dict[str, Any] = {key: options[key] for key in ("runtime", "precision", "threads")}
     how["instances"] = 1 if options["threads"] else None
     how |= {key: options[key] for key in ("tile", "overlap", "scales") if options[key] is not None}
@@ -113,7 +113,7 @@ def segmenter_of(options: Mapping[str, Any], telling: Telling | None = None) -> 
         how["crf"] = {key: options[key] for key in CRF_NUMBERS if options[key] is not None}
         if options["crf_iterations"] is not None:
             how["crf"]["iterations"] = options["crf_iterations"]
-    how |= {"trust" if key == "trust_model" else key: value for key, value in told.items()}
+    how |= {**told, "trust": options["trust_model"]}
     telling = telling or Silent()
     with telling.loading(name, "sizes") as ready:
         segmenter = load_segmenter(name, tta=options["tta"], **how, **ready)

@@ -55,13 +55,13 @@ def tracker_of(options: Mapping[str, Any], telling: Telling | None = None, *, en
     """The tracker that the options name.
 
     Args:
-        options: `model`, `runtime`, `precision`, `threads`.
+        options: `model`, `runtime`, `precision`, `threads`, `trust_model`.
         telling: tells of compiling.
         encoding: whether the run writes a video.
     """
     from visionkit.tasks import load_tracker
 
     names = [] if options["model"] is None else [options["model"]]
-    how = {"runtime": options["runtime"], "precision": options["precision"]}
+    how = {"runtime": options["runtime"], "precision": options["precision"], "trust": options.get("trust_model", False)}
     how["threads"] = options["threads"] or network_threads(encoding=encoding)
     return load_tracker(*names, on_compile=lambda: (telling or Silent()).compiling("network"), **how)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, UsageError
 from visionkit.geometry.window_grid import WindowGrid
+from visionkit.tasks.artifact_network import card_of, one_size
 from visionkit.tasks.classify import ClassifyOptions
 from visionkit.tasks.dense import DenseClassifier, DenseNetwork, DenseOptions
 from visionkit.tasks.input_rule import PRESETS, InputRule
@@ -72,15 +73,12 @@ def load_dense_classifier(
     dense = DenseOptions(stride=stride, exact=exact, short_side=short_side)
     if is_model_file(name):
         return _from_file(Path(name), dense, how, labels, preset, options)
-    from visionkit.weights import load_card
-
-    card = load_card(name)
-    if card.task != "classify":
-        raise ModelError(
-            "model-unfit", f"{card.name} is a model to {card.task}, not to classify. Give a classifier's name."
-        )
+    card, artifact = card_of(name, "classify")
+    one_size(artifact, window_hw)
+    if artifact is not None and artifact.format != "keras":
+        raise _not_dense(artifact.path)
     rule = card_rule(card, window_hw)
-    network = card_network(card, rule, weights=weights, on_build=on_compile, notice=notice, progress=progress)
+    network = card_network(card, rule, artifact, weights=weights, on_build=on_compile, notice=notice, progress=progress)
 
     def compile_tile(size_hw: Size, chosen: str | None) -> Runner:
         return network.compiled(f"dense {size_hw}", lambda m: _dense(m, size_hw), **_taken(how, chosen))
@@ -110,11 +108,7 @@ def _from_file(
     from visionkit.tasks.load_classify import read_labels
 
     if path.suffix.lower() != ".keras":
-        raise ModelError(
-            "model-not-dense",
-            f"{path.name} is a compiled model, whose layers cannot be turned: dense classification needs a card or a "
-            "`.keras`.",
-        )
+        raise _not_dense(path)
     if preset not in PRESETS:
         raise UsageError("preset-unknown", f"preset must be one of {', '.join(PRESETS)}. Received: {preset!r}.")
     model = load_keras_file(path)
@@ -127,6 +121,14 @@ def _from_file(
     classifier = DenseClassifier(engine, rule, dense, labels=read_labels(labels), kept=kept, activation=activation)
     classifier.model = {"name": path.name, "sha256": ModelFile(path).digest()}
     return classifier
+
+
+def _not_dense(path: Path) -> ModelError:
+    return ModelError(
+        "model-not-dense",
+        f"{path.name} is a compiled model, whose layers cannot be turned: dense classification needs a card or a "
+        "`.keras`.",
+    )
 
 
 def _window_grid(model: keras.Model) -> WindowGrid:

@@ -106,6 +106,7 @@ def load_detector(
     if artifact is not None:
         engines = compile_size(rule.size_hw, None)
         compiled = DetectNetwork(lambda size, known: engines, batch=engines[0].batch)
+        compiled.prepare(rule.size_hw)
     detector = Detector(compiled, rule, chosen, labels=card.labels)
     detector.model = {"name": card.name, "sha256": network.sha256}
     return detector

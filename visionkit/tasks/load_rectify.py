@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from visionkit.errors import ModelError, UsageError
+from visionkit.errors import UsageError
+from visionkit.tasks.artifact_network import card_of
 from visionkit.tasks.load_classify import card_network, card_rule, is_model_file
 from visionkit.tasks.rectify import TransformerRectifier
 from visionkit.tasks.transform import THETA, TransformRule, with_theta
@@ -47,15 +48,11 @@ def load_rectifier(
         ModelError: there is no such card, or its network has no transformer (`no-transformer`).
         UsageError: `model-unfit`; a model file does not say what its transformer is.
     """
-    from visionkit.weights import load_card
-
     if is_model_file(name):
         raise UsageError("model-unfit", f"{os.fspath(name)!r} is a model file; expected the card of a classifier.")
-    card = load_card(name)
-    if card.task != "classify":
-        raise ModelError("model-unfit", f"{card.name} is a model to {card.task}; expected a classifier's card.")
+    card, artifact = card_of(name, "classify")
     rule = card_rule(card)
-    network = card_network(card, rule, on_build=on_compile, notice=notice, progress=progress)
+    network = card_network(card, rule, artifact, on_build=on_compile, notice=notice, progress=progress)
 
     def localisation(model: keras.Model) -> keras.Model:
         return with_theta(model, card.name, alone=True)

@@ -106,6 +106,7 @@ def load_segmenter(
         runners = compile_size(rule.size_hw, None)
         rule = rule.encoded(next(iter(runners[0].native.values())))
         compiled = SegmentNetwork(lambda size, known: runners, dtype=rule.dtype)
+        compiled.prepare(rule.size_hw)
     segmenter = Segmenter(compiled, rule, chosen, labels=card.labels, threads=cores)
     segmenter.model = {"name": card.name, "sha256": network.sha256}
     return segmenter
