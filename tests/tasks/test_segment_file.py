@@ -63,11 +63,12 @@ def test_a_tflite_file_with_labels_from_a_text_file(tmp_path):
     assert np.allclose(alone.probs(IMAGE), expected(model), atol=1e-4)
 
 
-def test_an_exported_savedmodel_is_refused_with_what_to_do(tmp_path):
-    from visionkit.export import export_segmenter
-
-    rule = InputRule.preset("unit", SIZE_HW, resize="stretch")
-    export_segmenter(network(), tmp_path / "saved", rule=rule, labels=LABELS)
+def test_a_savedmodel_for_images_of_any_size_is_refused_with_what_to_do(tmp_path):
+    tf = import_tensorflow()
+    module = tf.Module()
+    spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
+    module.serve = tf.function(lambda image: {"class_map": image[..., 0]}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
     with pytest.raises(ModelError, match=r"fixed.*runs in TensorFlow itself.*give the card"):
         load_segmenter(tmp_path / "saved", trust=True, labels=LABELS)
     with pytest.raises(ModelError, match="trust"):

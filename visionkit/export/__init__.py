@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from visionkit.export.exporting import export_model
-from visionkit.export.segment_saved_model import export_segmenter
 
-__all__ = ["export_model", "export_segmenter"]
+__all__ = ["export_model"]

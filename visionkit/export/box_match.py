@@ -40,7 +40,8 @@ class BoxMatch:
 def compare_boxes(*, conf: float, iou: float) -> Callable[[Answer, Answer, str, float], float | None]:
     """The `compare` of a detector's plan: the largest difference of boxes that are the same, 1 where others are there.
 
-    Boxes are compared in shares of the image. Ties are allowed to one box, or to `MOST_TIES` of them.
+    Answers have the batch's axis first. Boxes are compared in shares of the image. Ties are allowed to one box, or to
+    `MOST_TIES` of them.
 
     Args:
         conf: the least score that is told.
@@ -48,6 +49,13 @@ def compare_boxes(*, conf: float, iou: float) -> Callable[[Answer, Answer, str, 
     """
 
     def compare(served: Answer, expected: Answer, output: str, tolerance: float) -> float | None:
+        batch = len(expected["num_detections"])
+        if any(len(served[name]) != batch for name in expected):
+            return 1.0
+        images = [[{name: part[i] for name, part in one.items()} for one in (served, expected)] for i in range(batch)]
+        return max(compare_one(first, second, output) for first, second in images)
+
+    def compare_one(served: Answer, expected: Answer, output: str) -> float:
         match = match_boxes(served, expected, conf=conf, iou=iou)
         most = max(1, int(MOST_TIES * int(expected["num_detections"])))
         if match.alone or match.ties > 2 * most:  # a tie leaves one alone in either answer

@@ -5,43 +5,23 @@ The numbers are those of `visionkit.tasks.segment` and `visionkit.tasks.detect`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from visionkit.export.resample_graph import GraphSpan, resample_graph
+from visionkit.export.resample_graph import GraphSpan
 from visionkit.export.rule_graph import RuleGraph
 from visionkit.tasks.input_rule import FRAMED, InputRule
 
 __all__ = ["DetectGraph", "SegmentGraph"]
 
-Size = tuple[int, int]
-
-STEP = 32  # by which the longer side of an open input changes, as in `visionkit.tasks.segment_fit`
-MAX_ASPECT = 8.0
-
 
 class SegmentGraph(RuleGraph):
-    """Pixels to a segmenter's input, and its logits to the images' size. The whole image goes in.
+    """Pixels to a segmenter's input, and its logits to the images' size.
 
     Args:
-        rule: of the card.
-        size_hw: of the network's input; None where open: then a `shortest_side` image keeps its aspect.
+        rule: of one size, its `resize` not `shortest_side`: the whole image goes in.
     """
-
-    def __init__(self, rule: InputRule, size_hw: Size | None) -> None:
-        if size_hw is not None:
-            filled = "stretch" if rule.resize == "shortest_side" else rule.resize
-            rule = replace(rule, size_hw=size_hw, resize=filled, resize_size=None)
-        super().__init__(rule)
-
-    def pixels(self, images: Any) -> Any:
-        """Whole levels float32 (B, h, w, 3) of images of any size."""
-        if self.rule.resize != "shortest_side":
-            return super().pixels(images)
-        size_hw = self._in_proportion(self.tf.shape(images)[1:3])
-        return resample_graph(images, *(GraphSpan(side, 0, side) for side in self.tf.unstack(size_hw)))
 
     def logits(self, found: Any, images: Any, fixed: bool = False) -> Any:
         """A network's logits (B, h', w', L) at the size of the images, float32 (B, H, W, L)."""
@@ -49,20 +29,17 @@ class SegmentGraph(RuleGraph):
         size_hw = self.rule.size_hw if fixed else tf.shape(images)[1:3]
         found = tf.cast(found, tf.float32)
         if self.rule.resize in FRAMED and not fixed:
-            fitted = tf.unstack(self._resized(size_hw))
-            begin = [-self._first(n, c) for n, c in zip(fitted, self.rule.size_hw, strict=True)]
-            (top, left), (height, width) = begin, fitted
-            found = tf.image.resize(found, self.rule.size_hw)[:, top : top + height, left : left + width]
+            filled = tf.reduce_all(self._resized(size_hw) == np.asarray(self.rule.size_hw, np.int32))
+            found = tf.cond(filled, lambda: found, lambda: self._unframed(found, size_hw))
+            found = tf.ensure_shape(found, (None, None, None, found.shape[-1]))
         return tf.image.resize(found, size_hw)
 
-    def _in_proportion(self, size_hw: Any) -> Any:
-        """Height and width of an open input, int32 (2,)."""
-        tf = self.tf
-        side = self.rule.resize_size or min(self.rule.size_hw)
-        sizes = tf.cast(size_hw, tf.float64)
-        ratio = tf.minimum(tf.reduce_max(sizes) / tf.reduce_min(sizes), MAX_ASPECT)
-        longer = side + STEP * tf.cast(tf.round((ratio - 1) * side / STEP), tf.int32)
-        return tf.where(size_hw[0] <= size_hw[1], tf.stack([side, longer]), tf.stack([longer, side]))
+    def _unframed(self, found: Any, size_hw: Any) -> Any:
+        """What a network says of the image alone, at the size of its input."""
+        fitted = self.tf.unstack(self._resized(size_hw))
+        top, left = (-self._first(n, c) for n, c in zip(fitted, self.rule.size_hw, strict=True))
+        found = self.tf.image.resize(found, self.rule.size_hw)
+        return found[:, top : top + fitted[0], left : left + fitted[1]]
 
 
 class DetectGraph(RuleGraph):

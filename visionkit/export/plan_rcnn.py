@@ -1,4 +1,4 @@
-"""What an exported two-stage detector is made of: the parts that VisionKit runs one by one, and the whole as one graph."""
+"""What an exported two-stage detector is made of: parts that VisionKit runs one by one, and the whole as one graph."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ RESIZES = ("stretch", "letterbox")
 SMALLEST = 1e-7  # probability
 WANTED = "A segmenter's file takes one image (1, H, W, 3) of fixed size and gives a map of scores (1, h, w, classes)"
 EXPORTED = (
-    "A SavedModel that takes images of any size, as `export_segmenter` writes it, runs in TensorFlow itself: "
+    "A SavedModel that takes images of any size, without a description, runs in TensorFlow itself: "
     "tf.saved_model.load(PATH).signatures['serving_default'](image=…); here, give the card it was made from"
 )
 
