@@ -26,6 +26,7 @@ __all__ = [
 
 WEIGHT_LEVELS = 127
 LOWEST, HIGHEST = -128, 127
+AGAIN = -1  # as a site: round to the levels found elsewhere
 LEAST_WIDTH = 1e-6  # of a range of activations: below it, float32 has no levels to tell apart
 
 Floats = npt.NDArray[np.float32]
@@ -133,7 +134,7 @@ class FakeQuant(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, site: int = 0, training: bool | None = None) -> Any:
-        """The rounded tensor, see the class; `site` says whose range the tensor's is."""
+        """The rounded tensor, see the class; `site` says whose range the tensor's is, `AGAIN` that it is in none."""
         if self.fixed is not None:
             return fake_quantize(inputs, *self.fixed)
         if self.calibrating or (training and not self.learned):

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from visionkit.compress.fake_quant import FakeQuant
+from visionkit.compress.fake_quant import AGAIN, FakeQuant
 from visionkit.compress.fold import fold_graph, trained_norm
 from visionkit.compress.graph import Graph, Part, Step, Value, read_graph
 from visionkit.compress.qat_rules import FLOAT, NORM, OWN, RECTIFIER, SAME, WEIGHTS, Role, role_of
@@ -224,16 +224,20 @@ class _Rounding:
     def _layers(self, values: list[Value]) -> dict[Value, list[tuple[Part, int]]]:
         """Of the tensors with one scale that are made, rather than moved, the layers to put behind them."""
         made = [value for value in values if self._is_made(value)]
+        if not made:
+            return {}
         found: dict[Value, list[tuple[Part, int]]] = {value: [] for value in made}
         fixed = {value: limits for value in made if (limits := self._fixed(value)) is not None}
         for value, limits in fixed.items():
             found[value].append((self._part(value, {"fixed": limits}), 0))
-        if not made or (len(fixed) == len(made) and len(set(fixed.values())) == 1):
-            return found
-        shared = self._part(made[0], {"sites": len(made), **self.options}, joined=bool(fixed))
-        for site, value in enumerate(made):
-            found[value].append((shared, site))
-        return found
+        if len(fixed) == len(made) and len(set(fixed.values())) == 1:
+            shared = found[made[0]][0][0]
+        else:
+            shared = self._part(made[0], {"sites": len(made), **self.options}, joined=bool(fixed))
+            for site, value in enumerate(made):
+                found[value].append((shared, site))
+        mixed = [value for value in values if value in self.makers and self.roles[self.makers[value]].mixes]
+        return {**found, **{value: [(shared, AGAIN)] for value in mixed}}
 
     def _is_made(self, value: Value) -> bool:
         maker = self.makers.get(value)
