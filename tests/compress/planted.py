@@ -90,7 +90,8 @@ def plant_faint_class(model, inputs: np.ndarray, labels: np.ndarray, *, units: i
     allowed[chosen] = 0
     allowed[:, ruined] = 0
     allowed[chosen, ruined] = 1
-    kernel, bias = softmax_regression(features, labels, kernel * allowed, bias, allowed)
+    bias[ruined] = -30  # so that it takes evidence, and not the want of any other, to speak for the class
+    kernel, bias = softmax_regression(features, labels, kernel * allowed, bias, allowed, fixed=ruined)
     weights, offsets = (np.array(value) for value in hidden.get_weights())
     weights[:, chosen] *= FAINT
     offsets[chosen] *= FAINT
@@ -99,8 +100,9 @@ def plant_faint_class(model, inputs: np.ndarray, labels: np.ndarray, *, units: i
     last.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
 
 
-def softmax_regression(features, labels, kernel, bias, allowed, *, steps: int = 600, rate: float = 0.05):
-    """Gradient descent (Adam) on the weights that are `allowed`."""
+def softmax_regression(features, labels, kernel, bias, allowed, *, fixed, steps: int = 600, rate: float = 0.05):
+    """Gradient descent (Adam) on the weights that are `allowed` and on the biases but one."""
+    moving = np.arange(len(bias)) != fixed
     truth = np.eye(kernel.shape[1])[labels]
     values = [kernel.astype(np.float64), bias.astype(np.float64)]
     first, second = ([np.zeros_like(one) for one in values] for _ in range(2))
@@ -108,7 +110,7 @@ def softmax_regression(features, labels, kernel, bias, allowed, *, steps: int = 
         logits = features @ values[0] + values[1]
         probs = np.exp(logits - logits.max(axis=1, keepdims=True))
         apart = (probs / probs.sum(axis=1, keepdims=True) - truth) / len(labels)
-        for k, slope in enumerate((features.T @ apart * allowed, apart.sum(axis=0))):
+        for k, slope in enumerate((features.T @ apart * allowed, apart.sum(axis=0) * moving)):
             first[k] = 0.9 * first[k] + 0.1 * slope
             second[k] = 0.99 * second[k] + 0.01 * slope**2
             values[k] -= rate * (first[k] / (1 - 0.9**step)) / (np.sqrt(second[k] / (1 - 0.99**step)) + 1e-8)

@@ -56,6 +56,7 @@ def test_a_good_variant_ships_and_the_sentence_says_why():
         ({"classes": (lost(0, 0, 0), lost(60, 45, 75))}, "class", "it ruins a class: '7' falls from 95% to 35%"),
         ({"agreement": 0.8}, "agreement", "on 200 frames without labels it agrees with float on 80.0% only"),
         ({"faults": ("the images are normalised twice",)}, "calibration", "normalised twice"),
+        ({"faults": ("BGR",), "failed": "BGR"}, "calibration", "its calibration is at fault: BGR"),
         ({"failed": "ai-edge-quantizer raised"}, "not-built", "could not be built: ai-edge-quantizer raised"),
         ({"drop": None}, "not-measured", "could not be measured"),
         (

@@ -15,7 +15,7 @@ from visionkit.compress.report import LayerDamage, QuantizeReport, RescueStep, r
 from visionkit.compress.trials import DataChoice, Measured, Trial, make_trial
 from visionkit.compress.variants import DEFAULT_KINDS, Kind, Variant, Workshop, build_variant, check_kinds
 from visionkit.compress.verdict import Bounds, VariantFacts, decide, judge
-from visionkit.errors import ModelError
+from visionkit.errors import ModelError, VisionkitError
 
 if TYPE_CHECKING:
     from visionkit.weights import Card
@@ -172,7 +172,7 @@ class _Bench:
         variants = [self._made(kind, workshop) for kind in kinds]
         facts = [self._facts(variant) for variant in variants]
         weakest = self._weakest(kinds, facts)
-        layers = self._ranked(weakest, workshop) if weakest and self.wishes.ranked else []
+        layers = self._ranked(weakest) if weakest and self.wishes.ranked else []
         steps: list[RescueStep] = []
         if weakest and self.wishes.rescue and layers and not self._is_good(facts[kinds.index(weakest)]):
             steps, saved = self._rescue(weakest, workshop, layers, facts[kinds.index(weakest)])
@@ -282,11 +282,25 @@ class _Bench:
         enough = facts.drop is not None and facts.drop.high <= bounds.max_drop
         return ruling.verdict == "ship" or (ruling.verdict == "unsure" and enough)
 
-    def _ranked(self, kind: Kind, workshop: Workshop) -> list[LayerDamage]:
+    def _ranked(self, kind: Kind) -> list[LayerDamage]:
         from visionkit.compress.rank import rank_layers
 
         self.tell(f"{kind.name}: ranking layers by the damage they do")
-        return rank_layers(kind, workshop, self.folder / f"{kind.name}.tflite", self.trial, most=self.wishes.ranked)
+        try:
+            return rank_layers(self.source, self._examples(), most=self.wishes.ranked)
+        except VisionkitError as error:
+            self.tell(f"{kind.name}: layers are not ranked, {error.message}")
+            return []
+
+    def _examples(self) -> list[Any]:
+        """Some images that calibration may use."""
+        from visionkit.compress.rank import IMAGES
+        from visionkit.io import read_image
+
+        if self.wishes.calibration is not None:
+            return few_frames(self.wishes.calibration, IMAGES)
+        paths = self.trial.calibration
+        return [read_image(paths[k * len(paths) // IMAGES]) for k in range(min(IMAGES, len(paths)))]
 
     def _rescue(
         self, kind: Kind, workshop: Workshop, layers: Sequence[LayerDamage], first: VariantFacts

@@ -24,6 +24,7 @@ __all__ = [
 CROSSINGS = ("QUANTIZE", "DEQUANTIZE")
 INTEGERS = ("int8", "uint8", "int16", "int4", "int2")
 FLOATS = ("float32", "float16", "bfloat16", "float64")
+WEIGHTY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 WEIGHTED = ("convolution", "depthwise", "MatMul", "conv_transpose", "BiasAdd")
 
 
@@ -145,7 +146,12 @@ def _row(key: str, index: int, operation: Any, graph: Any, model: Any) -> Operat
     inputs, outputs = (tuple(type_of(graph.tensors[i]) for i in part) for part in (reads, writes))
     constants = frozenset(i for i in reads if data_of(model, graph.tensors[i]) is not None)
     kind = kind_of(model, operation)
-    return OperationRow(key, index, kind, name, layer_of(name), inputs, outputs, reads, writes, constants)
+    layer = layer_of(name)
+    if not layer and kind in WEIGHTY:  # the signature's output has another name; its weights have not
+        layer = next(
+            (found for i in reads if i in constants and (found := layer_of(text_of(graph.tensors[i].name)))), ""
+        )
+    return OperationRow(key, index, kind, name, layer, inputs, outputs, reads, writes, constants)
 
 
 def _reached(rows: Sequence[OperationRow], *, forward: bool) -> set[int]:

@@ -137,9 +137,10 @@ def layer_errors(content: bytes, quantized: bytes, feeds: Sequence[Feed]) -> lis
     return _error_rows(quantized, errors)
 
 
-def matches(patterns: Sequence[str], name: str) -> bool:
-    """Whether one of a tensor's layers is one of those that the patterns mean."""
-    return any(re.fullmatch(pattern, layer) for pattern in patterns for layer in layers_of(name))
+def matches(patterns: Sequence[str], name: str, layer: str = "") -> bool:
+    """Whether one of a tensor's layers, or that of its operation, is one of those that the patterns mean."""
+    layers = [*layers_of(name), *([layer] if layer else [])]
+    return any(re.fullmatch(pattern, one) for pattern in patterns for one in layers)
 
 
 def kept_layers(content: bytes, patterns: Sequence[str]) -> dict[str, str]:
@@ -152,13 +153,13 @@ def kept_layers(content: bytes, patterns: Sequence[str]) -> dict[str, str]:
     names = {row.name: row.layer for row in rows}
     for pattern in patterns:
         try:
-            found = any(matches([pattern], name) for name in names)
+            found = any(matches([pattern], name, layer) for name, layer in names.items())
         except re.error as error:
             raise UsageError("layer-unknown", f"{pattern!r} is no regular expression: {error}.") from error
         if not found:
             known = ", ".join(dict.fromkeys(layer for layer in names.values() if layer))
             raise UsageError("layer-unknown", f"no layer matches {pattern!r}; there are: {known}.")
-    return {name: layer for name, layer in names.items() if matches(patterns, name)}
+    return {name: layer for name, layer in names.items() if matches(patterns, name, layer)}
 
 
 def _weights_only(content: bytes, kind: str, keep_float: Sequence[str], engine: str) -> Quantized:

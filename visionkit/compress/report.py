@@ -53,7 +53,6 @@ class LayerDamage:
     name: str
     operation: str
     snr_db: float
-    weights: int = 0
 
 
 @dataclass(frozen=True)

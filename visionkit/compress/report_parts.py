@@ -191,17 +191,14 @@ def layers_html(report: QuantizeReport) -> str:
     if not report.layers:
         return ""
     worst = report.layers[:LAYERS]
-    rows = [
-        [text(one.name), text(one.operation), f"{one.weights:,}" if one.weights else "–", f"{one.snr_db:.1f}"]
-        for one in worst
-    ]
+    rows = [[text(one.name), text(one.operation), f"{one.snr_db:.1f}"] for one in worst]
     more = (
         f'<p class="dim">{len(report.layers) - LAYERS} more are in the JSON.</p>' if len(report.layers) > LAYERS else ""
     )
     return (
         f"<h2>Layers by the damage they do</h2><p>Of {text(report.ranked)}: what is left of the network’s answers when "
         "this layer alone is quantized, as signal to noise in dB. At 20 dB a tenth of the answer is noise, at 40 a "
-        f'hundredth.</p><div class="wide">{table(["layer", "operation", "weights", "dB"], rows, numbers=2)}</div>{more}'
+        f'hundredth.</p><div class="wide">{table(["layer", "operation", "dB"], rows, numbers=1)}</div>{more}'
     )
 
 

@@ -143,9 +143,11 @@ class Decision:
 
 def judge(variant: VariantFacts, reference: VariantFacts, bounds: Bounds, metric: str = "accuracy") -> Ruling:
     """Whether `variant` may take the place of `reference`; every reason against it, the gravest first."""
-    if variant.failed is not None:
-        return Ruling(variant.kind, "dont", (Reason("not-built", f"it could not be built: {variant.failed}"),))
     against = [Reason("calibration", f"its calibration is at fault: {fault}") for fault in variant.faults]
+    if variant.failed is not None:
+        if not against:
+            against = [Reason("not-built", f"it could not be built: {variant.failed}")]
+        return Ruling(variant.kind, "dont", tuple(against))
     against += _quality(variant, bounds, metric) + _classes(variant, bounds) + _agreement(variant, bounds)
     against += _use(variant, reference, bounds)
     if against:
