@@ -243,6 +243,7 @@ def test_mnists_files_are_read_and_split_the_same_always(tmp_path):
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "digits-corrupt"),
         (lambda path: path.write_bytes(b"\0\0\x0d\x03" + path.read_bytes()[4:]), "digits-corrupt"),
         (lambda path: path.write_bytes(idx(np.zeros((59, 28, 34)))), "digits-corrupt"),
+        (lambda path: path.write_bytes(idx(np.zeros((60, 27, 34)))), "digits-corrupt"),
         (lambda path: path.write_bytes(b""), "digits-corrupt"),
         (lambda path: path.with_name("t10k-labels-idx1-ubyte.gz").write_bytes(b"\x1f\x8bno"), "digits-corrupt"),
         (lambda path: path.with_name("t10k-labels-idx1-ubyte").write_bytes(idx(np.full(60, 11))), "digits-corrupt"),

@@ -101,6 +101,10 @@ def _idx_pair(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArr
             f"{paths[0]} has the shape {images.shape} and {paths[1].name} {labels.shape}; expected images (N, H, W) "
             "and as many labels.",
         )
+    if min(images.shape[1:]) < SIDE:
+        raise InputError(
+            "digits-corrupt", f"{paths[0]} has images of {images.shape[1:]} pixels; expected {SIDE} each way or more."
+        )
     if labels.max() > 9:
         raise InputError("digits-corrupt", f"{paths[1]} has the label {labels.max()}; expected 0 to 9.")
     return images, labels.astype(np.int64)
