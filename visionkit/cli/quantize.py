@@ -186,7 +186,7 @@ def _row(one: VariantFacts, ruling: Ruling | None) -> list[str]:
     if one.metric is None:
         return [*start, *["-"] * 7]
     lost = ["", ""] if ruling is None or one.drop is None else _lost(one)
-    times = [f"{one.best.whole_ms:.2f}", f"{one.best.whole_p95_ms:.2f}"] if one.timings else ["-", "-"]
+    times = [f"{one.best.whole_ms:.3g}", f"{one.best.whole_p95_ms:.3g}"] if one.timings else ["-", "-"]
     return [*start, f"{one.metric.value:.1%}", *lost, f"{one.size / 1e6:.2f}M", f"{one.zipped / 1e6:.2f}M", *times]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Judged", "Wishes", "judge_variants"]
 
 REFERENCE, PAGE, TABLE = "float32", "report.html", "verdict.json"
-PICTURES = 8
+PICTURES = 6
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -219,7 +219,8 @@ class _Bench:
                 task.close()
 
     def _made(self, kind: Kind, workshop: Workshop, name: str = "") -> Variant:
-        self.tell(f"{name or kind.name}: building")
+        kept = f", {len(workshop.keep_float)} layers in float" if workshop.keep_float else ""
+        self.tell(f"{kind.name}: building{kept}")
         return build_variant(kind, workshop, self.folder / f"{name or kind.name}.tflite", name=name or None)
 
     def _facts(self, variant: Variant) -> VariantFacts:
@@ -313,7 +314,6 @@ class _Bench:
         made: dict[tuple[str, ...], Variant] = {}
 
         def trying(kept: tuple[str, ...]) -> VariantFacts:
-            self.tell(f"{name}: {len(kept)} layers in float")
             patterns = tuple(layer_pattern(layer) for layer in kept)
             variant = self._made(kind, dataclasses.replace(workshop, keep_float=patterns), f"{name}-{len(kept)}")
             made[kept] = variant

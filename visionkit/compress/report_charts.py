@@ -9,6 +9,7 @@ from visionkit.compress.verdict import Interval
 
 __all__ = ["STYLE", "bars", "forest"]
 
+COLOURS = {"ship": "var(--good)", "unsure": "var(--doubt)", "dont": "var(--bad)"}
 WIDTH, LEFT, RIGHT, ROW, TOP = 460, 110, 52, 28, 28
 STYLE = """
 :root{color-scheme:light dark;--ink:#222;--paper:#fff;--dim:#6a6a6a;--line:#e2e2e2;--soft:#f4f4f4;--blue:#1769aa;
@@ -38,8 +39,8 @@ td.n,th.n{padding-right:.2em;padding-left:.8em}
 """
 
 
-def forest(title: str, rows: Mapping[str, Interval], bound: float) -> str:
-    """An interval a row, with a dashed line at the bound."""
+def forest(title: str, rows: Mapping[str, Interval], bound: float, verdicts: Mapping[str, str]) -> str:
+    """An interval a row in the colour of its verdict, with a dashed line at the bound."""
     low = min(0.0, *(one.low for one in rows.values()))
     high = max(bound, *(one.high for one in rows.values()))
     pad = 0.06 * (high - low or 1.0)
@@ -55,7 +56,7 @@ def forest(title: str, rows: Mapping[str, Interval], bound: float) -> str:
         parts.append(f'<text x="{x(value):.1f}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>')
     for place, (name, one) in enumerate(rows.items()):
         y = TOP + ROW * place + ROW / 2
-        colour = "var(--good)" if one.high <= bound else "var(--bad)" if one.value > bound else "var(--doubt)"
+        colour = COLOURS[verdicts[name]]
         parts.append(_name(name, y))
         parts.append(
             f'<line x1="{x(one.low):.1f}" x2="{x(one.high):.1f}" y1="{y}" y2="{y}" style="stroke:{colour}" '

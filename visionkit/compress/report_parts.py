@@ -58,9 +58,13 @@ def _row(one: VariantFacts, ruling: Ruling | None, report: QuantizeReport) -> li
         return [name, chip, *["–"] * 6]
     lost = "" if ruling is None or one.drop is None else f"{_signed(one.drop.value)} {_within(one.drop)}"
     best = one.best if one.timings else None
-    times = ["–", "–"] if best is None else [f"{best.whole_ms:.2f}", f"{best.whole_p95_ms:.2f}"]
+    times = ["–", "–"] if best is None else [_ms(best.whole_ms), _ms(best.whole_p95_ms)]
     share = "" if ruling is None else f' <span class="dim">{one.size / report.reference.size:.0%}</span>'
     return [name, chip, percent(one.metric.value), lost, _size(one.size) + share, _size(one.zipped), *times]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _chip(verdict: str, *, chosen: bool = False) -> str:
@@ -82,7 +86,8 @@ def _size(count: int) -> str:
 def charts_html(report: QuantizeReport, built: Sequence[VariantFacts]) -> str:
     drops = {one.kind: one.drop for one in built if one.drop is not None and math.isfinite(one.drop.low)}
     every = [report.reference, *built]
-    parts = [forest(f"points of {report.metric} lost", drops, report.bounds.max_drop)] if drops else []
+    verdicts = {ruling.kind: ruling.verdict for ruling in report.decision.rulings}
+    parts = [forest(f"points of {report.metric} lost", drops, report.bounds.max_drop, verdicts)] if drops else []
     parts.append(bars("size, MB", {one.kind: one.size / 1e6 for one in every}))
     for place, timing in enumerate(report.reference.timings):
         times = {one.kind: one.timings[place].whole_ms for one in every if len(one.timings) > place}
@@ -115,7 +120,8 @@ def _facts(report: QuantizeReport, one: VariantFacts) -> list[str]:
     there = [change for change in one.classes if math.isfinite(change.drop.value)]
     if there:
         worst = max(there, key=lambda change: change.drop.value)
-        rows.append(("worst class", f"{worst.name}: {percent(worst.before)} → {percent(worst.after)}"))
+        change = f"{worst.name}: {percent(worst.before)} → {percent(worst.after)}"
+        rows.append(("worst class", change if worst.drop.value > 0 else "none loses anything"))
     if math.isfinite(one.agreement):
         rows.append((f"agreement with float on {one.frames} frames", percent(one.agreement)))
     rows.append(("size, zipped", f"{_size(one.size)}, {_size(one.zipped)}"))
@@ -123,10 +129,10 @@ def _facts(report: QuantizeReport, one: VariantFacts) -> list[str]:
         network = (
             ""
             if math.isnan(timing.network_ms)
-            else f"; network {timing.network_ms:.2f}, p95 {timing.network_p95_ms:.2f}"
+            else f"; network {_ms(timing.network_ms)}, p95 {_ms(timing.network_p95_ms)}"
         )
         name = f"ms an image, {timing.threads} thread{'s' * (timing.threads != 1)}"
-        rows.append((name, f"{timing.whole_ms:.2f}, p95 {timing.whole_p95_ms:.2f}{network}"))
+        rows.append((name, f"{_ms(timing.whole_ms)}, p95 {_ms(timing.whole_p95_ms)}{network}"))
     return [f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows]
 
 
@@ -210,7 +216,7 @@ def rescue_html(report: QuantizeReport) -> str:
     for step in report.rescue:
         one = step.facts
         lost = "–" if one.drop is None else f"{_signed(one.drop.value)} {_within(one.drop)}"
-        best = f"{one.best.whole_ms:.2f}" if one.timings else "–"
+        best = _ms(one.best.whole_ms) if one.timings else "–"
         kept = ", ".join(step.kept[:6]) + (f" and {len(step.kept) - 6} more" if len(step.kept) > 6 else "")
         rows.append([text(kept or "none", 1000), lost, _size(one.size), best])
     cost = _cost(first, report.rescue[-1].facts)
@@ -224,7 +230,7 @@ def _cost(first: VariantFacts, last: VariantFacts) -> str:
     if not (first.timings and last.timings):
         return f"Layers kept in float cost {size}."
     spent = last.best.whole_ms - first.best.whole_ms
-    return f"Layers kept in float cost {size} and {spent:+.2f} ms an image ({spent / first.best.whole_ms:+.0%})."
+    return f"Layers kept in float cost {size} and {spent:+.3g} ms an image ({spent / first.best.whole_ms:+.0%})."
 
 
 def how_html(report: QuantizeReport) -> str:
