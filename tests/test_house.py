@@ -15,6 +15,7 @@ PACKAGE = ROOT / "visionkit"
 ROOMS = [
     "errors",
     "opencv_check",  # standard library only
+    "missing",
     "resources",
     "structures",
     "geometry",

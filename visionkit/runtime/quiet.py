@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import IO, Any
 
+from visionkit.missing import need
+
 __all__ = ["import_keras", "import_tensorflow", "quiet"]
 
 LOG = logging.getLogger(__name__)
@@ -100,11 +102,12 @@ def default_environment(**values: str) -> Iterator[None]:
 
 
 def import_tensorflow() -> ModuleType:
-    """TensorFlow, imported and its devices found without a word."""
+    """TensorFlow, imported and its devices found without a word. Raises UsageError `package-missing`."""
     if "tensorflow" in sys.modules:
         import tensorflow as tf
 
         return tf
+    need("A model that is not exported to .tflite", "tensorflow")
     with quiet(), default_environment(TF_CPP_MIN_LOG_LEVEL="2"):
         import tensorflow as tf
 
@@ -119,11 +122,12 @@ def wake_devices(tf: ModuleType) -> None:
 
 
 def import_keras() -> ModuleType:
-    """Keras on the backend that the user chose, imported without a word."""
+    """Keras on the backend that the user chose, imported without a word. Raises UsageError `package-missing`."""
     if "keras" in sys.modules:
         import keras
 
         return keras
+    need("A model that is not exported to .tflite", "keras")
     with quiet(), default_environment(TF_CPP_MIN_LOG_LEVEL="2"):
         import keras
 

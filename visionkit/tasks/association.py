@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.missing import need
 from visionkit.structures import Detections
 from visionkit.tasks.motion import Motion
 
@@ -90,6 +91,7 @@ class ByteAssociator:
     name = "own"
 
     def __init__(self, options: AssociationOptions | None = None) -> None:
+        need("Numbering objects over time", "scipy")
         self.options = options or AssociationOptions()
         self._next = 1
         self.reset()

@@ -16,6 +16,7 @@ import numpy as np
 
 from visionkit.errors import UsageError
 from visionkit.io.results import PIXEL_DIGITS, class_name
+from visionkit.missing import need
 from visionkit.structures import Detections
 
 __all__ = ["ANCHORS", "Anchor", "CountPlan", "Counts", "detections_of_row"]
@@ -103,6 +104,7 @@ class Counts:
     """
 
     def __init__(self, plan: CountPlan) -> None:
+        need("Counting at lines and in zones", "supervision")
         import supervision
         from supervision import Point, Position
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.missing import need
+
 if TYPE_CHECKING:
     from visionkit.crf import CRFParams, FastMeanField, VideoCRF
 
@@ -56,6 +58,7 @@ class Refiner:
     """
 
     def __init__(self, params: CRFParams, *, threads: int | None = None, max_pixels: int = MAX_CRF_PIXELS) -> None:
+        need("A dense CRF", "numba", "scipy")
         self.params, self.threads, self.max_pixels = params, threads, max_pixels
         self.on_compile: Callable[[], None] | None = None
         self._telling = threading.Lock()
