@@ -16,12 +16,12 @@ from visionkit.runtime.steps import float_face
 from visionkit.tasks.detect import DetectOptions, Detector
 from visionkit.tasks.detect_network import DetectNetwork, Limits, RawDetections
 from visionkit.tasks.input_rule import PRESETS, InputRule
-from visionkit.tasks.load_classify import read_labels
+from visionkit.tasks.model_files import read_labels
 
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
 
-__all__ = ["FileEngine", "detector_from_file"]
+__all__ = ["FileEngine", "detector_from_file", "detector_over"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,6 +31,7 @@ ROLES = {
     "classes": ("classes", "detection_classes"),
     "scores": ("scores", "detection_scores"),
     "count": ("num_detections", "count"),
+    "masks": ("masks",),
 }
 LITERT_ORDER = ("boxes", "classes", "scores", "count")  # of TFLite_Detection_PostProcess, :1, :2, :3
 EXPECTED = (
@@ -82,17 +83,46 @@ def detector_from_file(
     how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
     runner = float_face(compile_model(path, trust=trust, **how))
     try:
-        roles, litert = _roles(runner, Path(path).name)
-        size_hw = _size(runner, Path(path).name)
-        rule = InputRule.preset(preset, size_hw, resize=resize)
-        base = first_class if first_class is not None else 0 if litert else 1
-        engine = FileEngine(runner, roles, first_class=base)
-        detector = Detector(DetectNetwork(lambda size, known: [engine]), rule, DetectOptions(**options), labels=told)
+        rule = InputRule.preset(preset, _size(runner, Path(path).name), resize=resize)
+        detector = detector_over(
+            runner, rule, DetectOptions(**options), told, name=Path(path).name, first_class=first_class
+        )
     except BaseException:
         runner.close()
         raise
     detector.model = {"name": Path(path).name, "sha256": ModelFile(path).digest()}
     return detector
+
+
+def detector_over(
+    runner: Runner,
+    rule: InputRule,
+    options: DetectOptions,
+    labels: Sequence[str],
+    *,
+    name: str,
+    first_class: int | None = None,
+) -> Detector:
+    """A detector over a network of one size whose outputs are boxes, classes and scores.
+
+    Args:
+        runner: floats in and out.
+        rule: of its input.
+        options: what of the answer is kept.
+        labels: class names.
+        name: of the file, for errors.
+        first_class: as `detector_from_file`.
+
+    Raises:
+        ModelError: `model-unfit`.
+        UsageError: `class-unknown`.
+    """
+    roles, litert = _roles(runner, name)
+    base = first_class if first_class is not None else 0 if litert else 1
+    engine = FileEngine(runner, roles, first_class=base)
+    network = DetectNetwork(lambda size, known: [engine])
+    network.prepare(rule.size_hw)
+    return Detector(network, rule, options, labels=labels)
 
 
 class FileEngine:
@@ -123,7 +153,8 @@ class FileEngine:
         height, width = inputs.shape[1:3]
         xyxy = boxes[kept][:, [1, 0, 3, 2]] * np.array([width, height] * 2, np.float32)
         classes = np.rint(numbers[kept]).astype(np.int64) - self._first + 1  # engines count background as 0
-        return [RawDetections(xyxy.astype(np.float32), scores[kept].astype(np.float32), classes)]
+        masks = found["masks"][0][kept] if "masks" in found else None
+        return [RawDetections(xyxy.astype(np.float32), scores[kept].astype(np.float32), classes, masks)]
 
     def close(self) -> None:
         """Give the network's memory back."""

@@ -44,7 +44,7 @@ class DetectFit:
         if rule.channel_order == "rgb":
             cv2.cvtColor(part, cv2.COLOR_BGR2RGB, dst=part)
         if self.resized_hw != self.input_hw:
-            out[:] = 0.0
+            out[:] = rule.frame
         # rows of width * 3 numbers: NumPy's loops over three channels would be slow
         rows = out.reshape(len(out), -1)[top : top + height, 3 * left : 3 * (left + width)]
         scale = 1.0 / np.asarray(rule.std, np.float64)

@@ -75,6 +75,7 @@ class InputRule:
         mean, std: by channel, in the channels' order, for levels of 0 to 255.
         channel_order: of the input; `gray` has one channel and takes the first of mean and std.
         resize_size: the shorter side before the crop; None is the smallest that covers the crop.
+        fill: levels BGR (or one grey) around an image that does not fill the input; None is the mean.
         steps: what the numbers are rounded to, where the network takes integers (`encoded`).
     """
 
@@ -85,6 +86,7 @@ class InputRule:
     channel_order: Order = "rgb"
     resize_size: int | None = None
     steps: Steps | None = field(default=None, repr=False)
+    fill: tuple[int, ...] | None = field(default=None, repr=False)
     _table: npt.NDArray[Any] = field(init=False, repr=False, compare=False)  # (1, 256, C)
     _mean_bgr: Image = field(init=False, repr=False, compare=False)
 
@@ -116,6 +118,7 @@ class InputRule:
         object.__setattr__(self, "_table", table[None])
         order = self.channel_order
         means = mean[::-1] if order == "rgb" else mean[:1] if order == "gray" else mean
+        means = means if self.fill is None else np.asarray(self.fill)
         object.__setattr__(self, "_mean_bgr", np.clip(np.rint(means), 0, 255).astype(np.uint8))
 
     @classmethod
@@ -160,6 +163,20 @@ class InputRule:
         if spec.dtype == np.float32:
             return self
         return replace(self, steps=Steps(spec.dtype, spec.quantization))
+
+    def levels(self) -> InputRule:
+        """The rule of a network that does the rest itself: RGB pixels of the size of the input, 0 to 255."""
+        raw = PRESETS["raw"]
+        fill = tuple(int(level) for level in self._mean_bgr)
+        return replace(self, mean=raw.mean, std=raw.std, channel_order="rgb", fill=fill if len(fill) == 3 else fill * 3)
+
+    @property
+    def frame(self) -> npt.NDArray[np.float32]:
+        """Numbers float32 (C,) of what is around an image that does not fill the input, before any rounding."""
+        if self.fill is None:
+            return np.zeros(self.channels, np.float32)
+        order = np.asarray(self.fill, np.float64)[:: -1 if self.channel_order == "rgb" else 1]
+        return ((order - self.mean) / self.std).astype(np.float32)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visionkit.errors import InputError, ModelError, RecipeError, UsageError
+from visionkit.errors import ModelError, RecipeError, UsageError
 from visionkit.runtime.machine import default_threads
 from visionkit.tasks.artifact_network import card_of, described, network_of, one_size, options_of
 from visionkit.tasks.classify import Activation, Classifier, ClassifyOptions, Labels, probabilities
 from visionkit.tasks.input_rule import PRESETS, InputRule
+from visionkit.tasks.model_files import is_model_file, read_labels
 from visionkit.tasks.network import Network
+from visionkit.tasks.served import is_served, served_classifier
 from visionkit.tasks.transform import THETA, TransformRule, with_theta
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ __all__ = [
 
 DEFAULT_CLASSIFIER = "mobilenet_v3_large"
 MAX_INSTANCES, MAX_WEIGHTS_BYTES = 4, 256 << 20
-SUFFIXES = (".keras", ".tflite", ".onnx", ".xml", ".h5", ".hdf5")
 
 
 def load_classifier(
@@ -96,6 +97,8 @@ def load_classifier(
     chosen = options_of(card, artifact, options, _options)
     with described(artifact):
         rule = card_rule(card, size_hw)
+    if artifact is not None and is_served(artifact) and not transform:
+        return served_classifier(artifact, rule, chosen, runtime=runtime, precision=precision, threads=threads)
     telling = {"on_build": on_compile, "notice": notice, "progress": progress}
     network = card_network(card, rule, artifact, weights=weights, trust=trust, **telling)
     if instances is None:
@@ -207,19 +210,6 @@ def classifier_from_file(
     return classifier
 
 
-def is_model_file(name: str | os.PathLike[str]) -> bool:
-    """Whether `name` is a model file or a SavedModel that does not say what it is, and not a card.
-
-    Raises:
-        ModelError: `artifact-corrupt`; what it says of itself is damaged.
-    """
-    from visionkit.weights.artifact import has_description
-
-    path = Path(name)
-    is_model = path.suffix.lower() in SUFFIXES or (path / "saved_model.pb").is_file()
-    return is_model and not has_description(path)
-
-
 def _card_labels(card: Card) -> Labels:
     return dict(card.heads) or card.labels
 
@@ -247,19 +237,6 @@ def _check_labels(classifier: Classifier, name: str) -> None:
         if labels and len(labels) != count:
             where = f"head {head!r} of {name}" if classifier.multi else name
             raise ModelError("labels-unfit", f"{where} has {count} classes, and there are {len(labels)} labels.")
-
-
-def read_labels(labels: Sequence[str] | Mapping[str, Sequence[str]] | str | os.PathLike[str]) -> Labels:
-    """Class names as given, or those of a text file with one a line. Raises InputError `labels-unreadable`."""
-    if isinstance(labels, Mapping):
-        return {str(head): tuple(names) for head, names in labels.items()}
-    if not isinstance(labels, str | os.PathLike):
-        return tuple(labels)
-    try:
-        return tuple(Path(labels).read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputError("labels-unreadable", f"the labels {os.fspath(labels)!r} cannot be read: {reason}") from error
 
 
 def _rule_of(runner: Runner, preset: str, resize: Any, resize_size: int | None) -> InputRule:

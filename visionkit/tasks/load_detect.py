@@ -15,6 +15,7 @@ from visionkit.tasks.detect_network import DetectEngine, DetectNetwork
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import is_model_file, shares
 from visionkit.tasks.network import Network
+from visionkit.tasks.served import is_served, served_detector
 
 if TYPE_CHECKING:
     import keras
@@ -89,6 +90,8 @@ def load_detector(
     chosen = options_of(card, artifact, options, _options)
     rule = InputRule.from_card(card, size_hw)
     Detector(DetectNetwork(_never), rule, chosen, labels=card.labels)  # refuse unknown classes before a download
+    if artifact is not None and is_served(artifact):
+        return served_detector(artifact, rule, chosen, **how)
     telling: dict[str, Any] = {"on_build": on_compile, "notice": notice, "progress": progress}
     made: dict[str, Any] = {"weights": weights, "arguments": class_arguments(card), "trust": trust}
     network = network_of(card, artifact, **made, **telling)

@@ -15,6 +15,7 @@ from visionkit.tasks.load_classify import is_model_file, shares
 from visionkit.tasks.segment import TTA_SCALES, Segmenter, SegmentOptions
 from visionkit.tasks.segment_fit import SizeOptions
 from visionkit.tasks.segment_network import SegmentNetwork
+from visionkit.tasks.served import is_served, served_segmenter
 
 if TYPE_CHECKING:
     import keras
@@ -84,6 +85,8 @@ def load_segmenter(
     params = _crf_params(crf)
     chosen = options_of(card, artifact, options, lambda card, given: _options(card, given, params))
     rule = InputRule.from_card(card)
+    if artifact is not None and is_served(artifact):
+        return served_segmenter(artifact, rule, chosen, runtime=runtime, precision=precision, threads=threads)
     arguments = {} if "classes" in card.args or not card.labels else {"classes": len(card.labels)}
     telling = {"on_build": on_compile, "notice": notice, "progress": progress}
     network = network_of(card, artifact, weights=weights, arguments=arguments, trust=trust, **telling)

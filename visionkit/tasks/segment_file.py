@@ -14,7 +14,7 @@ import numpy.typing as npt
 from visionkit.errors import ModelError, UsageError
 from visionkit.runtime.steps import float_face
 from visionkit.tasks.input_rule import PRESETS, InputRule
-from visionkit.tasks.load_classify import read_labels
+from visionkit.tasks.model_files import read_labels
 from visionkit.tasks.segment import Segmenter, SegmentOptions
 from visionkit.tasks.segment_fit import SizeOptions
 from visionkit.tasks.segment_network import SegmentNetwork
@@ -22,7 +22,7 @@ from visionkit.tasks.segment_network import SegmentNetwork
 if TYPE_CHECKING:
     from visionkit.runtime import Runner, TensorSpec
 
-__all__ = ["segmenter_from_file"]
+__all__ = ["segmenter_from_file", "segmenter_over"]
 
 Size = tuple[int, int]
 
@@ -78,11 +78,9 @@ def segmenter_from_file(
     try:
         chosen = replace(options or SegmentOptions(), size=SizeOptions(max_pixels=1 << 40))  # one pass, however large
         rule = InputRule.preset(preset, _size_of(runner, name), resize=resize)
-        maps: Any = _Maps(runner, _output_of(runner, output, name), rule)
-        rule = rule.encoded(next(iter(runner.native.values())))
-        network = SegmentNetwork(lambda size_hw, known: [maps], dtype=rule.dtype)
-        made = Segmenter(network, rule, chosen, labels=told)
-        classes = maps.outputs["logits"].shape[3]
+        read = _output_of(runner, output, name)
+        made = segmenter_over(runner, rule, read, chosen, told)
+        classes = runner.outputs[read].shape[3]
         if told and classes and len(told) != classes:
             raise ModelError("labels-unfit", f"{name} has {classes} classes, and there are {len(told)} labels.")
     except BaseException:
@@ -91,6 +89,17 @@ def segmenter_from_file(
     digest = ModelFile(path).digest()
     made.model = {"name": name, "sha256": digest, "runtime": runner.name, "precision": runner.precision}
     return made
+
+
+def segmenter_over(
+    runner: Runner, rule: InputRule, output: str, options: SegmentOptions, labels: Sequence[str]
+) -> Segmenter:
+    """A segmenter over a network of one size, whose output is a map of scores or of probabilities."""
+    maps: Any = _Maps(runner, output, rule)
+    encoded = rule.encoded(next(iter(runner.native.values())))
+    network = SegmentNetwork(lambda size_hw, known: [maps], dtype=encoded.dtype)
+    network.prepare(rule.size_hw)
+    return Segmenter(network, encoded, options, labels=labels)
 
 
 class _Maps:
