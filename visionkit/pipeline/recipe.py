@@ -167,7 +167,8 @@ def _read_setting(option: Option, name: str, value: Any) -> Any:
                 tries.append(tomllib.loads(f"x = {told}")["x"])
             except (tomllib.TOMLDecodeError, RecursionError, ValueError, KeyError):
                 continue
-        tries += [value, [part.strip() for part in value.split(",") if part.strip()]]
+        words = [part.strip() for part in value.split(",") if part.strip()]
+        tries += [words, value] if len(words) > 1 else [value]
     why = ""
     for one in tries:
         try:
