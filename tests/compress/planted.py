@@ -23,7 +23,7 @@ FAINT = 2.0**-10  # exact in float: what the ruined class rests on is that much 
 def made_image(rng: np.random.Generator, label: str) -> np.ndarray:
     """An image uint8 (40, 48, 3) BGR with one shape in its middle part."""
     colour, shape = label.split("-")
-    image = rng.integers(70, 130, (40, 48, 3)).astype(np.uint8)
+    image = rng.integers([50, 65, 80], [105, 125, 150], (40, 48, 3)).astype(np.uint8)  # a warm wall
     x, y = int(rng.integers(18, 31)), int(rng.integers(16, 25))
     r = int(rng.integers(7, 11))
     bgr = [int(level) for level in rng.integers(20, 70, 3)]

@@ -74,8 +74,9 @@ class KindsType(click.ParamType):
 @click.option(
     "--calibration",
     metavar="SOURCE",
-    help="Folder, video or glob to measure ranges on.  [default: images of the data that are not measured]",
+    help="Folder, video, glob or .npy of inputs to measure ranges on.  [default: images of the data not measured]",
 )
+@click.option("--trust-calibration", is_flag=True, help="Faults found in it do not count.")
 @click.option(
     "--samples", type=click.IntRange(min=1), default=128, show_default=True, help="Images to calibrate on, at most."
 )
@@ -151,7 +152,7 @@ def _wishes(given: dict[str, Any], kinds: tuple[str, ...]) -> Any:
     from visionkit.compress.verdict import Bounds
 
     bounds = Bounds(given["max_drop"], given["latency_ms"], given["max_class_drop"], given["min_agreement"])
-    names = ("calibration", "samples", "unlabelled", "rescue", "seed")
+    names = ("calibration", "trust_calibration", "samples", "unlabelled", "rescue", "seed")
     return Wishes(kinds, bounds, ranked=given["rank"], **{name: given[name] for name in names})
 
 

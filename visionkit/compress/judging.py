@@ -34,8 +34,9 @@ class Wishes:
 
     Args:
         kinds: names of `visionkit.compress.variants.KINDS`.
-        calibration: a folder, a video or a glob to measure ranges on; None takes images of the data that are not
-            measured, or where there are none, those that are.
+        calibration: what to measure ranges on, as `choose_calibration` takes it; None takes images of the data that
+            are not measured, or where there are none, those that are.
+        trust_calibration: faults that are found in it do not count.
         samples: how many of them.
         unlabelled: frames on which answers are compared with float's; `frames` of them.
         rescue: keep the worst layers in float until the variant is within bounds.
@@ -44,7 +45,8 @@ class Wishes:
 
     kinds: tuple[str, ...] = DEFAULT_KINDS
     bounds: Bounds = field(default_factory=Bounds)
-    calibration: str | None = None
+    calibration: Any = None
+    trust_calibration: bool = False
     samples: int = 128
     unlabelled: str | None = None
     frames: int = 60
@@ -129,8 +131,14 @@ def _card(model: str | Path) -> tuple[Card, Path | None]:
 def _calibration(trial: Trial, wishes: Wishes) -> Any:
     from visionkit.compress.calibration import choose_calibration
 
-    source: Any = trial.calibration if wishes.calibration is None else wishes.calibration
-    return choose_calibration(source, count=wishes.samples, seed=wishes.seed)
+    own = wishes.calibration is None
+    return choose_calibration(
+        trial.calibration if own else wishes.calibration,
+        count=wishes.samples,
+        seed=wishes.seed,
+        reference=None if own else trial.calibration,
+        trusted=wishes.trust_calibration,
+    )
 
 
 class _Bench:
@@ -172,7 +180,7 @@ class _Bench:
         variants = [self._made(kind, workshop) for kind in kinds]
         facts = [self._facts(variant) for variant in variants]
         weakest = self._weakest(kinds, facts)
-        layers = self._ranked(weakest) if weakest and self.wishes.ranked else []
+        layers = self._ranked(weakest, workshop) if weakest and self.wishes.ranked else []
         steps: list[RescueStep] = []
         if weakest and self.wishes.rescue and layers and not self._is_good(facts[kinds.index(weakest)]):
             steps, saved = self._rescue(weakest, workshop, layers, facts[kinds.index(weakest)])
@@ -283,25 +291,15 @@ class _Bench:
         enough = facts.drop is not None and facts.drop.high <= bounds.max_drop
         return ruling.verdict == "ship" or (ruling.verdict == "unsure" and enough)
 
-    def _ranked(self, kind: Kind) -> list[LayerDamage]:
+    def _ranked(self, kind: Kind, workshop: Workshop) -> list[LayerDamage]:
         from visionkit.compress.rank import rank_layers
 
         self.tell(f"{kind.name}: ranking layers by the damage they do")
         try:
-            return rank_layers(self.source, self._examples(), most=self.wishes.ranked)
+            return rank_layers(self.source, workshop.calibration(), most=self.wishes.ranked)
         except VisionkitError as error:
             self.tell(f"{kind.name}: layers are not ranked, {error.message}")
             return []
-
-    def _examples(self) -> list[Any]:
-        """Some images that calibration may use."""
-        from visionkit.compress.rank import IMAGES
-        from visionkit.io import read_image
-
-        if self.wishes.calibration is not None:
-            return few_frames(self.wishes.calibration, IMAGES)
-        paths = self.trial.calibration
-        return [read_image(paths[k * len(paths) // IMAGES]) for k in range(min(IMAGES, len(paths)))]
 
     def _rescue(
         self, kind: Kind, workshop: Workshop, layers: Sequence[LayerDamage], first: VariantFacts
@@ -335,7 +333,7 @@ class _Bench:
         from visionkit.runtime.machine import fingerprint, versions
 
         wishes, trial = self.wishes, self.trial
-        source = wishes.calibration or (
+        source = _named(wishes.calibration) or (
             "images of the data that were not measured" if trial.apart else "the measured images, for want of others"
         )
         facts: dict[str, object] = {
@@ -349,6 +347,12 @@ class _Bench:
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items() if version),
         }
         return facts
+
+
+def _named(calibration: Any) -> str | None:
+    if calibration is None:
+        return None
+    return str(calibration) if isinstance(calibration, str | Path) else f"{len(calibration)} given"
 
 
 def _bounds(bounds: Bounds) -> list[str]:

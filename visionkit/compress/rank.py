@@ -14,12 +14,12 @@ import numpy.typing as npt
 from visionkit.compress.report import LayerDamage
 
 if TYPE_CHECKING:
+    from visionkit.compress.calibration import Calibration
     from visionkit.weights import Card
     from visionkit.weights.artifact import Artifact
 
 __all__ = ["layer_pattern", "network_feeds", "rank_layers"]
 
-Image = npt.NDArray[np.uint8]
 Feed = Mapping[str, npt.NDArray[Any]]
 IMAGES = 12  # that answers are compared on
 NO_DAMAGE_DB = 120.0  # what is said where the answers are the same bit by bit
@@ -30,14 +30,14 @@ def layer_pattern(layer: str) -> str:
     return re.escape(layer)
 
 
-def rank_layers(source: Path, images: Sequence[Image], *, most: int = 24) -> list[LayerDamage]:
+def rank_layers(source: Path, calibration: Calibration, *, most: int = 24) -> list[LayerDamage]:
     """The damage of each layer, the worst first; nothing for an artifact whose network has several parts.
 
     The layers whose own error is largest when all are quantized are tried alone, `most` of them.
 
     Args:
         source: a float `.tflite` artifact.
-        images: to calibrate on and to compare answers on.
+        calibration: a few of its images are calibrated on, and answers to them compared.
 
     Raises:
         ModelError: `quantization-failed`.
@@ -51,7 +51,7 @@ def rank_layers(source: Path, images: Sequence[Image], *, most: int = 24) -> lis
     if artifact is None or len(artifact.parts) != 1:
         return []
     content = split_signatures(model_bytes(source))[next(iter(artifact.parts.values()))]
-    feeds = network_feeds(artifact, content, images[:IMAGES])
+    feeds = network_feeds(artifact, content, calibration, IMAGES)
     how: dict[str, Any] = {"kind": "int8", "engine": "ai-edge" if available() else "auto"}
     whole = quantize_network(content, feeds, **how).content
     kinds: dict[str, list[str]] = {}
@@ -71,14 +71,15 @@ def rank_layers(source: Path, images: Sequence[Image], *, most: int = 24) -> lis
     return sorted(ranked, key=lambda one: one.snr_db)
 
 
-def network_feeds(artifact: Artifact, content: bytes, images: Sequence[Image]) -> list[Feed]:
-    """What the network of a file with one signature takes for each image, by the name of its input."""
+def network_feeds(artifact: Artifact, content: bytes, calibration: Calibration, count: int) -> list[Feed]:
+    """What the network of a file with one signature takes for some of the images, by the name of its input."""
     from visionkit.runtime.litert import open_litert
 
     with open_litert(content, threads=1) as runner:
         (name,) = runner.inputs
-    rule = _rule(artifact.card)
-    return [{name: rule.batch([image])} for image in images]
+    inputs = calibration.network_inputs(_rule(artifact.card))
+    few = min(count, len(inputs))
+    return [{name: inputs[k * len(inputs) // few]} for k in range(few)]
 
 
 def _rule(card: Card) -> Any:

@@ -7,10 +7,10 @@ to a finished artifact.
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,12 @@ class Workshop:
     calibration: Callable[[], Any]
     keep_float: tuple[str, ...] = ()
     seed: int = 0
+
+    def card(self, what: str) -> str:
+        """The card, for kinds that need one. Raises UsageError `card-needed`."""
+        if self.model is None:
+            raise UsageError("card-needed", f"{what} starts from a card, not from a .tflite")
+        return self.model
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,22 @@ def _quantized(kind: str, workshop: Workshop, path: Path) -> Sequence[str] | Non
     return [f"kept in float: {', '.join(workshop.keep_float)}"] if workshop.keep_float else None
 
 
-def _elsewhere(module: str, workshop: Workshop, path: Path) -> Sequence[str] | None:
-    """Built by `build(workshop, path)` of another module of this room."""
-    found: Sequence[str] | None = importlib.import_module(f"visionkit.compress.{module}").build(workshop, path)
-    return found
+def _trained(workshop: Workshop, path: Path) -> Sequence[str] | None:
+    from visionkit.runtime.quiet import import_keras
+
+    import_keras()
+    from visionkit.compress.qat_train import train_quantized
+
+    with tempfile.TemporaryDirectory() as folder:  # its checkpoints
+        train_quantized(
+            workshop.card("quantization-aware training"),
+            workshop.data.data,
+            path,
+            out=Path(folder) / "training",
+            seed=workshop.seed,
+            split=workshop.data.split,
+        )
+    return None
 
 
 def _row(name: str, says: str, **how: Any) -> Kind:
@@ -153,17 +171,7 @@ KINDS: Mapping[str, Kind] = {
         _row("dynamic", "weights in 8 bits, activations in float: a quarter of the size, seldom faster"),
         _row("int8", "weights and activations in 8 bits, float at the ends", calibrated=True, rescuable=True),
         _row("int8-io", "the same with integers at the ends too", calibrated=True, rescuable=True),
-        Kind(
-            "qat",
-            "trained on with rounding, so that 8 bits hurt less",
-            functools.partial(_elsewhere, "qat_variant"),
-            trained=True,
-        ),
+        Kind("qat", "trained on with rounding, so that 8 bits hurt less (class folders)", _trained, trained=True),
     )
 }
 DEFAULT_KINDS = ("float16", "dynamic", "int8", "int8-io")
-
-
-def keeping(workshop: Workshop, patterns: Sequence[str]) -> Workshop:
-    """The same workshop, with these layers in float as well."""
-    return replace(workshop, keep_float=(*workshop.keep_float, *patterns))
