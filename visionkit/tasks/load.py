@@ -94,7 +94,8 @@ def load_tracker(
     if family is None:
         raise ModelError("network-unfit", f"{card.name}: {card.network} is no tracker that VisionKit runs.")
     chosen = options_of(card, artifact, options, lambda card, given: _options(card, family, given))
-    network = network_of(card, artifact, weights=weights, arguments=_sizes(card), trust=trust, on_build=on_compile)
+    sizes = network_sizes(card)
+    network = network_of(card, artifact, weights=weights, arguments=sizes, trust=trust, on_build=on_compile)
     how: dict[str, Any] = {"precision": precision, "threads": threads}
     search = network.compiled("search", family.half(1), runtime=runtime, **how)
     # the exemplar runs once: the winner of the search is good enough for it
@@ -104,7 +105,7 @@ def load_tracker(
     return tracker
 
 
-def _sizes(card: Card) -> dict[str, int]:
+def network_sizes(card: Card) -> dict[str, int]:
     """The card's sizes of exemplar and search region, as the network's arguments."""
     return {key: card.input[key] for key in ("exemplar_size", "search_size") if key in card.input}
 
