@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("visionkit.cli.eval", "Measure a model on annotated data."),
     "export": ("visionkit.cli.export", "Write a model as a SavedModel, .tflite, .keras, .onnx or .xml, tried first."),
     "verify": ("visionkit.cli.verify", "Check an exported model again, or compare it with another."),
+    "quantize": ("visionkit.cli.quantize", "Make a model smaller and faster, and judge it on your own data."),
     "models": ("visionkit.cli.models", "List the model cards, show one, fetch or import its weights."),
     "inspect": ("visionkit.cli.inspect", "Tell what a model is made of, or what a video or a folder holds."),
     "doctor": ("visionkit.cli.doctor", "Tell what this machine has: versions, cores, codecs, models."),
