@@ -17,7 +17,7 @@ from visionkit.io.text import safe_text
 
 __all__ = ["check_target", "destination"]
 
-FULL = ("no space left", "disk quota exceeded")
+FULL = ("no space left", "disk quota exceeded", "file too large")
 
 
 def check_target(path: str | os.PathLike[str], suffix: str, *, overwrite: bool = False) -> Path:

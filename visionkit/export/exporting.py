@@ -67,7 +67,9 @@ def export_model(
         size_hw: of the network's input, in the place of the card's.
         batch: images in one call, where the format fixes their number.
         crf: of a segmenter: parameters, or a trained layer, to refine by inside the artifact.
-        allow_select_tf_ops: take TensorFlow's operations where LiteRT has no builtin.
+        allow_select_tf_ops: take TensorFlow's operations where LiteRT has no builtin. Such a file runs only where their
+            kernels are linked in, which no interpreter for Python has: in its place the graph is tried that it was
+            converted from, in TensorFlow.
         weights: a file with weights in the place of the card's own.
         overwrite: replace what is there, once the new one is complete.
         probes: images uint8 (H, W, 3) BGR, or files, to try it on; two rendered ones without.
@@ -84,8 +86,8 @@ def export_model(
     chosen = find_format(format)
     card = _card(model)
     _check_options(card, format, batch, crf, allow_select_tf_ops)
+    check_not_input(Path(path), [card.folder, *([] if weights is None else [weights])])
     target = check_target(path, chosen.suffix, overwrite=overwrite)
-    check_not_input(target, [card.folder, *([] if weights is None else [weights])])
     check_backend(format)
     options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress)
     plan = make_plan(card, options)
@@ -100,9 +102,10 @@ class _Export:
     ) -> None:
         self.plan, self.options, self.format = plan, options, chosen
         self.card, self.select_tf_ops = card, select_tf_ops
+        self.runtime = chosen.packages[-1]
+        self.foreign: list[str] = []  # operations that LiteRT has not
 
     def run(self, target: Path, probes: Sequence[Image | str | os.PathLike[str]], overwrite: bool) -> Artifact:
-        from visionkit.export.check import check_artifact
         from visionkit.export.probes import network_trials, read_probes, stored, trials_of
         from visionkit.export.signatures import Signatures
 
@@ -112,22 +115,31 @@ class _Export:
             self.format.write(signatures, made, self.select_tf_ops)
             trials = trials_of(signatures, images)
             asked = network_trials(signatures, images) if self.options.format == "keras" else self._asked(trials)
-            agreement = check_artifact(
-                made,
-                self.plan,
-                asked,
-                kind=self.options.format,
-                raw_tolerance=self.format.raw_tolerance,
-                name=target,
-                select_tf_ops=self.select_tf_ops,
-            )
+            agreement = self._checked(made, asked, target)
             shown = [self.plan.fit(image) if self.options.fixed else image for image in images]
-            kept = stored(trials, [image[..., ::-1] for image in shown], STORED_BYTES)
+            told = trials if self.options.format == "keras" else asked
+            kept = stored(told, [image[..., ::-1] for image in shown], STORED_BYTES)
             self._describe(made, signatures, kept, agreement)
         artifact = read_artifact(target)
         if artifact is None:
             raise ModelError("artifact-corrupt", f"'{target}' does not tell what it is after it was written")
         return artifact
+
+    def _checked(self, made: Path, asked: list[Trial], target: Path) -> Agreement:
+        """What was written, run; of a file that no interpreter here runs, the graph it was converted from."""
+        from visionkit.export.check import check_artifact
+        from visionkit.runtime.convert import DEFAULT, first_name, select_operations
+
+        kind = self.options.format
+        if self.select_tf_ops and (found := select_operations(made.read_bytes())):
+            self.foreign, self.runtime = found, "tensorflow"
+            made, kind = made.with_name("saved_model"), "savedmodel"
+            asked = [dataclasses.replace(trial, signature=first_name(trial.signature)) for trial in asked]
+        tolerance = self.format.raw_tolerance
+        agreement = check_artifact(made, self.plan, asked, kind=kind, raw_tolerance=tolerance, name=target)
+        told = {first_name(DEFAULT): DEFAULT}
+        agreement.worst = {told.get(name, name): outputs for name, outputs in agreement.worst.items()}
+        return agreement
 
     def _asked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that the format can answer: a graph of ONNX is one signature."""
@@ -147,8 +159,8 @@ class _Export:
                 "source": self.card.name,
                 "source_sha256": self._source_sha256(),
                 "signatures": {name: [str(spec) for spec in calls[name].inputs] for name in names},
-                "select_tf_ops": self.select_tf_ops,
-                "runtime": " ".join(list(self._versions().items())[-1]),
+                "select_tf_ops": self.foreign,
+                "runtime": f"{self.runtime} {self._versions()[self.runtime]}",
                 "versions": self._versions(),
                 "checked": {
                     name: {output: float(f"{value:.{DIGITS}g}") for output, value in outputs.items()}

@@ -78,6 +78,7 @@ class ExportPlan:
             signature named `default`.
         default: of `raw`, where there is no `serve`.
         embed: (image, fixed), as `serve` takes them, to the network's features (B, F), where it has them.
+        embedded: (image, fixed), as `expected` takes them, to those features (F,) in Python.
         variables: models and layers whose variables the artifact keeps; without any, `model` and `raw`.
         tolerances: by output of `serve`: the largest difference from `expected`, absolute.
         raw_inputs: from an image to the inputs of signatures, as the task would make them, for the probes; what it does
@@ -95,6 +96,7 @@ class ExportPlan:
     serve: Callable[[Any, bool], dict[str, Any]] | None = None
     default: str = ""
     embed: Callable[[Any, bool], Any] | None = None
+    embedded: Callable[[Image, bool], Array] | None = None
     variables: Sequence[Any] = ()
     tolerances: Mapping[str, float] = field(default_factory=dict)
     raw_inputs: Callable[[Image], Mapping[str, Mapping[str, Array]]] | None = None

@@ -30,6 +30,7 @@ Array = npt.NDArray[Any]
 
 PROBABILITIES = "probabilities"
 TOLERANCE = 1e-4
+NO_FEATURES = "The network has no layer of logits, so there are no features before it."
 
 
 def make_plan(card: Card, options: ExportOptions) -> ExportPlan:
@@ -66,6 +67,7 @@ class _Story:
             expected=self.expected,
             serve=self.serve,
             embed=self.embed if self.features is not None else None,
+            embedded=self.embedded,
             tolerances=dict.fromkeys(self.names.values(), TOLERANCE),
             raw_inputs=lambda image: {name: {raw[name].inputs[0].name: self.rule(image)[None]} for name in raw},
         )
@@ -88,8 +90,16 @@ class _Story:
 
     def embed(self, image: Any, fixed: bool) -> Any:
         if self.features is None:
-            raise ValueError("The network has no layer of logits, so there are no features before it.")
+            raise ValueError(NO_FEATURES)
         return self.features(self.inputs(image, fixed), training=False)
+
+    def embedded(self, image: Image, fixed: bool) -> Array:
+        if self.features is None:
+            raise ValueError(NO_FEATURES)
+        return np.asarray(self.features(self._input_of(image, fixed)[None], training=False))[0]
+
+    def _input_of(self, image: Image, fixed: bool) -> Array:
+        return self.rule.normalize(image) if fixed else self.rule(image)
 
     def expected(self, images: Sequence[Image], fixed: bool) -> list[dict[str, Array]]:
         if self._task is None:
@@ -98,8 +108,7 @@ class _Story:
             self._task = Classifier(KerasRunner(self.model, threads=1), self.rule)
         task, answers = self._task, []
         for image in images:
-            inputs = self.rule.normalize(image) if fixed else self.rule(image)
-            found = task.infer(inputs[None])
+            found = task.infer(self._input_of(image, fixed)[None])
             answers.append(dict(zip(self.names.values(), (values[0] for values in found.values()), strict=True)))
         return answers
 

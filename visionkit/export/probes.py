@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.export.plan import ExportPlan
 from visionkit.export.signatures import EMBED, EMBEDDING, IMAGE, Signatures
 from visionkit.runtime.base import TensorSpec
 from visionkit.runtime.convert import DEFAULT
@@ -85,7 +86,7 @@ def trials_of(signatures: Signatures, images: Sequence[Image]) -> list[Trial]:
                 trials.append(Trial(DEFAULT, inputs, answers, place))
         if plan.embed is not None:
             inputs = _filled(feed, calls[EMBED].inputs)
-            trials.append(Trial(EMBED, inputs, {EMBEDDING: np.asarray(plan.embed(inputs[IMAGE], fixed))}, place))
+            trials.append(Trial(EMBED, inputs, {EMBEDDING: _embedded(plan, image, inputs[IMAGE], fixed)}, place))
     return trials
 
 
@@ -100,6 +101,13 @@ def network_trials(signatures: Signatures, images: Sequence[Image]) -> list[Tria
         answers = {str(number): array for number, array in enumerate(runner(**inputs).values())}
         trials.append(Trial(NETWORK, inputs, answers, place))
     return trials
+
+
+def _embedded(plan: ExportPlan, image: Image, inputs: Array, fixed: bool) -> Array:
+    """The features (B, F) of one image, as often as it is in `inputs`."""
+    if plan.embedded is None:
+        raise ValueError("`embedded` must be given where `embed` is.")
+    return np.repeat(plan.embedded(image, fixed)[None], len(inputs), axis=0)
 
 
 def stored(trials: Sequence[Trial], images: Sequence[Image], limit: int) -> dict[str, Array]:

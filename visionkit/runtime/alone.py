@@ -2,7 +2,7 @@
 
 The request is JSON: `format`, `model` (a path), `feeds` and `answers` (paths of `.npz`), `calls` (each a `signature`
 and its `inputs`, from their names to keys of `feeds`); for Keras, `modules` to import that register layers, found on
-`path`; for LiteRT, whether `select_tf_ops` are in the file. Written are the answers, as `CALL/OUTPUT`, and `loaded`,
+`path`. Written are the answers, as `CALL/OUTPUT`, and `loaded`,
 the names of the packages that are in memory.
 """
 
@@ -33,22 +33,15 @@ def savedmodel(request: dict[str, Any]) -> Calls:
 
 
 def litert(request: dict[str, Any]) -> Calls:
-    if request.get("select_tf_ops"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        interpreter = tf.lite.Interpreter(request["model"])
+    try:
+        interpreter = Interpreter(request["model"])
         interpreter.allocate_tensors()
-    else:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        try:
-            interpreter = Interpreter(request["model"])
-            interpreter.allocate_tensors()
-        except RuntimeError:  # XNNPACK raises on what it cannot take over
-            plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            interpreter = Interpreter(request["model"], experimental_op_resolver_type=plain)
-            interpreter.allocate_tensors()
+    except RuntimeError:  # XNNPACK raises on what it cannot take over
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(request["model"], experimental_op_resolver_type=plain)
+        interpreter.allocate_tensors()
     return lambda signature, feed: interpreter.get_signature_runner(signature)(**feed)
 
 

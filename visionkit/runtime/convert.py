@@ -25,6 +25,7 @@ __all__ = [
     "convert_saved_model",
     "first_name",
     "freeze",
+    "select_operations",
     "write_openvino",
     "write_saved_model",
 ]
@@ -116,6 +117,11 @@ def convert_saved_model(
             ) from error
         raise failure(".tflite", error) from error
     return content.replace(pascal(first_name(DEFAULT)), pascal(DEFAULT))
+
+
+def select_operations(content: bytes) -> list[str]:
+    """TensorFlow's own operations in a `.tflite`, which only an interpreter with their kernels runs."""
+    return sorted({name.decode() for name in re.findall(rb"\x00(Flex[A-Z][A-Za-z0-9]+)\x00", content)})
 
 
 def first_name(name: str) -> str:
