@@ -28,6 +28,7 @@ from visionkit.weights.artifact import model_bytes, read_artifact
 
 SUFFIXES = {"savedmodel": "", "litert": ".tflite", "keras": ".keras", "onnx": ".onnx", "openvino": ".xml"}
 END_TO_END = 1e-4
+SLOW = pytest.mark.slow  # an export of 5 s each, of which one runs always
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["grey", *(pytest.param(rule, marks=SLOW) for rule in RULES if rule != "grey")])
 def test_every_input_rule_is_inside(rule, tmp_path):
     """`export_model` itself compares: of two probes, the answers are those of the task within 1e-4."""
     card, _ = small_card(tmp_path / "card", **RULES[rule])
@@ -198,7 +199,7 @@ ORIGINAL = rule_graph.RuleGraph.normalize
 
 
 @pytest.mark.parametrize("planted", [twice, swapped], ids=["normalised twice", "BGR for RGB"])
-@pytest.mark.parametrize("kind", ["litert", "savedmodel", "onnx"])
+@pytest.mark.parametrize("kind", ["litert", pytest.param("savedmodel", marks=SLOW), pytest.param("onnx", marks=SLOW)])
 def test_a_wrong_artifact_gets_no_name(kind, planted, folder, tmp_path, monkeypatch):
     if formats.FORMATS[kind].missing:
         pytest.skip(f"{kind} cannot be written here")

@@ -18,6 +18,8 @@ from visionkit.weights.artifact import read_artifact
 ROOT = Path(__file__).resolve().parents[2]
 SUFFIXES = {"savedmodel": "", "litert": ".tflite", "keras": ".keras", "onnx": ".onnx", "openvino": ".xml"}
 
+SLOW = pytest.mark.slow  # two processes and two exports each, 10 s
+
 CHILD = """
 import os, resource, signal, sys
 folder, place, kind, moment = sys.argv[1:5]
@@ -77,7 +79,12 @@ def shown(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("kind", "moment"),
-    [("litert", "written"), ("litert", "described"), ("savedmodel", "checked"), ("savedmodel", "described")],
+    [
+        ("litert", "described"),
+        pytest.param("litert", "written", marks=SLOW),
+        pytest.param("savedmodel", "checked", marks=SLOW),
+        pytest.param("savedmodel", "described", marks=SLOW),
+    ],
 )
 def test_a_killed_export_leaves_nothing_and_the_next_one_succeeds(kind, moment, folder, tmp_path):
     place = tmp_path / f"tiny{SUFFIXES[kind]}"
@@ -98,7 +105,13 @@ def test_a_killed_replacement_leaves_the_old_file(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [("litert", 20_000), ("savedmodel", 20_000), ("keras", 20_000), ("onnx", 9_000)]
+    ("kind", "size"),
+    [
+        ("litert", 20_000),
+        pytest.param("savedmodel", 20_000, marks=SLOW),
+        pytest.param("keras", 20_000, marks=SLOW),
+        pytest.param("onnx", 9_000, marks=SLOW),
+    ],
 )
 def test_a_full_disk_is_told_and_leaves_nothing(kind, size, folder, tmp_path):
     """The largest possible file of a process stands in for the disk: the system refuses the write in the same place."""
@@ -112,7 +125,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(kind, size, folder, tmp_path):
     assert read_artifact(place) is not None
 
 
-@pytest.mark.parametrize("kind", ["litert", "savedmodel"])
+@pytest.mark.parametrize("kind", ["litert", pytest.param("savedmodel", marks=SLOW)])
 def test_a_small_disk(kind, folder, tmp_path):
     """The same on a file system of 64 KiB, where a mount is allowed."""
     disk = tmp_path / "disk"
