@@ -25,7 +25,7 @@ from visionkit.runtime.tflite_file import (
     write_model,
 )
 
-__all__ = ["GraftError", "graft", "integer_ends"]
+__all__ = ["GraftError", "found_inputs", "graft", "integer_ends"]
 
 Pairs = dict[int, int]
 
@@ -61,6 +61,23 @@ def graft(host: bytes, pattern: bytes, network: bytes) -> bytes:
     }
     _splice(whole, outer, inner, new_graph, set(operations), sources, entries)
     return write_model(compacted(whole))
+
+
+def found_inputs(host: bytes, pattern: bytes) -> dict[str, str] | None:
+    """The tensors of `host`, by name, that are the inputs of `pattern` in it; None if it does not compute all of it.
+
+    Args:
+        host: a float file with one signature.
+        pattern: a float file with one signature: a network that also stands in `host`.
+    """
+    whole, model = read_model(host), read_model(pattern)
+    outer, inner = (one.subgraphs[one.signatureDefs[0].subgraphIndex] for one in (whole, model))
+    _, tensors = _matched((whole, outer), (model, inner))
+    back = {theirs: ours for ours, theirs in tensors.items()}
+    ends = {text_of(entry.name): int(entry.tensorIndex) for entry in model.signatureDefs[0].inputs}
+    if any(index not in back for index in ends.values()):
+        return None
+    return {name: text_of(outer.tensors[back[index]].name) for name, index in ends.items()}
 
 
 def integer_ends(content: bytes) -> bytes:

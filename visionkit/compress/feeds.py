@@ -1,0 +1,155 @@
+"""What the networks of an artifact get as inputs when its task runs on the calibration's images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visionkit.compress.calibration_checks import check_calibration
+from visionkit.compress.graft import found_inputs
+from visionkit.errors import ModelError, UsageError
+from visionkit.runtime.base import Array, TensorSpec
+from visionkit.runtime.litert import open_litert
+from visionkit.runtime.tflite_watch import Feed, watch_tensors
+from visionkit.tasks.input_rule import InputRule
+
+if TYPE_CHECKING:
+    from visionkit.compress.calibration import Calibration
+    from visionkit.weights.artifact import Artifact
+
+__all__ = ["network_feeds"]
+
+DEFAULT, IMAGE = "serving_default", "image"
+
+
+def network_feeds(artifact: Artifact, parts: Mapping[str, bytes], calibration: Calibration) -> dict[str, list[Feed]]:
+    """Inputs by signature of each network, after the calibration was checked.
+
+    A network that takes an image gets what the card's rule makes of the calibration's. One that takes what another
+    network gives (a tracker's search) gets that. One that takes something else (the boxes' features of an R-CNN) gets
+    what reaches it inside `serving_default` on the same images.
+
+    Args:
+        artifact: the float one.
+        parts: its signatures (`split_signatures`).
+        calibration: images, or inputs for the networks that take an image.
+
+    Raises:
+        UsageError: `calibration-…`, what the checks found; `calibration-unfit`, the network needs images.
+        ModelError: `model-unfit`; nobody knows what a network is fed with.
+    """
+    names = [name for name in dict.fromkeys(artifact.parts.values()) if name in parts]
+    specs = {name: _specs(parts[name]) for name in names}
+    feeds: dict[str, list[Feed]] = {}
+    for name in names:
+        if _takes_image(specs[name]):
+            feeds[name] = _image_feeds(artifact, parts[name], specs[name][0], calibration)
+    for name in names:
+        if name not in feeds:
+            feeds[name] = _chained(name, specs, parts, feeds) or _served(artifact, parts, name, calibration)
+    return feeds
+
+
+def _specs(content: bytes) -> list[TensorSpec]:
+    with open_litert(content, threads=1) as runner:
+        return list(runner.inputs.values())
+
+
+def _takes_image(specs: Sequence[TensorSpec]) -> bool:
+    return len(specs) == 1 and _is_image(specs[0])
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 4 and spec.shape[-1] in (1, 3) and spec.dtype == np.float32
+
+
+def _rule(artifact: Artifact, spec: TensorSpec) -> InputRule:
+    """The card's rule, at the size of the network's input."""
+    height, width, channels = (int(side or 0) for side in spec.shape[1:])
+    given = dict(artifact.card.input)
+    given.setdefault("resize", "stretch")
+    given["size_hw"] = given.get("size_hw", (height, width))
+    rule = InputRule.from_card(dataclasses.replace(artifact.card, input=_known_keys(given)), (height, width))
+    return dataclasses.replace(rule, channel_order="gray") if channels == 1 else rule
+
+
+def _known_keys(given: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("size_hw", "resize", "preset", "mean", "std", "channel_order", "resize_size")
+    return {key: value for key, value in given.items() if key in known}
+
+
+def _image_feeds(artifact: Artifact, content: bytes, spec: TensorSpec, calibration: Calibration) -> list[Feed]:
+    rule = _rule(artifact, spec)
+    if not calibration.trusted:
+        with open_litert(content, threads=1) as runner:
+            found = check_calibration(
+                calibration.given,
+                rule,
+                network=lambda array: runner(**{spec.name: array}),
+                reference=calibration.reference,
+            )
+        if found:
+            raise UsageError(f"calibration-{found[0].slug}", f"the calibration is at fault: {found[0].message}")
+    batch = int(spec.shape[0] or 1)
+    inputs = calibration.network_inputs(rule)
+    return [{spec.name: np.repeat(array, batch, axis=0)} for array in inputs]
+
+
+def _chained(
+    name: str,
+    specs: Mapping[str, Sequence[TensorSpec]],
+    parts: Mapping[str, bytes],
+    feeds: Mapping[str, Sequence[Feed]],
+) -> list[Feed]:
+    """Feeds of a network that takes an image and what another network made of one."""
+    from visionkit.runtime.base import Runner
+
+    images = [spec for spec in specs[name] if _is_image(spec)]
+    others = [spec for spec in specs[name] if not _is_image(spec)]
+    for giver, examples in feeds.items():
+        runner: Runner
+        with open_litert(parts[giver], threads=1) as runner:
+            outputs = {spec.shape: spec.name for spec in runner.outputs.values()}
+            if not others or len(images) > 1 or any(spec.shape not in outputs for spec in others):
+                continue
+            found: list[Feed] = []
+            for feed in examples:
+                made = runner(**feed)
+                entry: dict[str, Array] = {spec.name: made[outputs[spec.shape]] for spec in others}
+                (image,) = feed.values()
+                found.append(entry | {spec.name: _fitted(image, spec) for spec in images})
+            return found
+    return []
+
+
+def _fitted(image: Array, spec: TensorSpec) -> Array:
+    """A network input for another network of the same kind, of another size: the exemplar's crop inside a search."""
+    import cv2
+
+    height, width = (int(side or 1) for side in spec.shape[1:3])
+    resized = [cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in image]
+    return np.stack(resized).reshape(-1, height, width, image.shape[-1]).astype(np.float32)
+
+
+def _served(artifact: Artifact, parts: Mapping[str, bytes], name: str, calibration: Calibration) -> list[Feed]:
+    """What reaches the network inside `serving_default`."""
+    if DEFAULT not in parts or (spec := _specs(parts[DEFAULT])[0]).dtype != np.uint8:
+        raise ModelError("model-unfit", f"{artifact.path.name} has no `serving_default` that feeds its {name!r}.")
+    if not calibration.images:
+        raise UsageError("calibration-unfit", f"the network {name!r} needs images, as it takes no network input.")
+    places = found_inputs(parts[DEFAULT], parts[name])
+    if places is None:
+        raise ModelError("model-unfit", f"`serving_default` of {artifact.path.name} does not contain its {name!r}.")
+    rule = _rule(artifact, dataclasses.replace(spec, dtype=np.dtype(np.float32)))
+    feeds: list[Feed] = []
+    for image in calibration.images:
+        seen: dict[str, Array] = {}
+        pixels = np.ascontiguousarray(rule.pixels(image)[None, ..., ::-1])
+        watch_tensors(
+            parts[DEFAULT], [{spec.name: np.repeat(pixels, int(spec.shape[0] or 1), axis=0)}], seen.setdefault
+        )
+        feeds.append({key: seen[tensor] for key, tensor in places.items()})
+    return feeds
