@@ -94,7 +94,7 @@ class _Story:
         flat = tf.reshape(tf.where(probs >= self.parts.conf, probs, -np.inf), (-1, boxes * classes))
         best, index = best_rows(flat, min(CANDIDATES, boxes * classes))
         place, class_id = index // classes, index % classes
-        there = (best > -np.inf) & self._among_first(class_id, boxes)
+        there = (best > -np.inf) & self._among_first(class_id, boxes, classes)
         anchors = tf.gather(tf.constant(rule.anchors()), place)
         height, width = rule.size_hw
         xyxy = decoded(pick_rows(deltas, place), anchors, rule.weights, clip=DELTA_CLIP, pixel_offset=0)
@@ -107,11 +107,10 @@ class _Story:
             "classes": tf.squeeze(pick_rows(class_id[..., None], order), -1),
         }
 
-    def _among_first(self, class_id: Any, boxes: int) -> Any:
+    def _among_first(self, class_id: Any, boxes: int, classes: int) -> Any:
         """Which of candidates (B, M), best first, are among the rule's first of their class; all where that is sure."""
         tf, count = self.graph.tf, class_id.shape[1]
         if min(boxes, count) <= self.rule.candidates:
             return True
-        earlier = np.tri(count, k=-1, dtype=np.float32)
-        same = tf.cast(tf.equal(class_id[:, :, None], class_id[:, None]), tf.float32)
-        return tf.reduce_sum(same * earlier, axis=2) < self.rule.candidates
+        own = tf.one_hot(class_id, classes, axis=-1)  # (B, M, L); a table of all pairs would be 4 MB in the file
+        return tf.reduce_sum(tf.cumsum(own, axis=1, exclusive=True) * own, axis=2) < self.rule.candidates
