@@ -63,12 +63,12 @@ def facts(report, kind="int8"):
     return next(one for one in report.variants if one.kind == kind)
 
 
-def training_inputs(data, count=60):
-    """Images of the part `train` as the card's rule makes them, RGB."""
+def training_images(data, count=60):
+    """Images of the part `train`, BGR."""
     from visionkit.io import read_image
 
     paths = sorted((data / "train").rglob("*.png"))
-    return planted.network_inputs([read_image(path) for path in paths[:: len(paths) // count]])
+    return [read_image(path) for path in paths[:: len(paths) // count]]
 
 
 def twice(inputs):
@@ -119,23 +119,28 @@ def test_the_layers_at_fault_are_found_and_rescued(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fault", "word"), [(twice, "normalised twice"), (lambda inputs: inputs[..., ::-1], "wrong order")]
+    ("fault", "word"),
+    [
+        (lambda images: twice(planted.network_inputs(images)), "normalised twice"),
+        (lambda images: planted.network_inputs(images)[..., ::-1], "red and blue are exchanged"),
+        (lambda images: planted.network_inputs([image[..., ::-1] for image in images]), "BGR for RGB"),
+    ],
 )
 def test_a_faulty_calibration_is_not_shipped(made, tmp_path, fault, word):
-    inputs = training_inputs(made.data)
-    np.save(tmp_path / "wrong.npy", fault(inputs))
+    images = training_images(made.data)
+    np.save(tmp_path / "wrong.npy", fault(images))
     report = judged(made.sound, made.data, tmp_path / "out", calibration=tmp_path / "wrong.npy")
     assert report.decision.ship is None
     assert reasons(report) == {"calibration"}
     assert word in report.decision.sentence
-    # the control: the same inputs, right
-    np.save(tmp_path / "right.npy", inputs)
+    # the control: the same images, right
+    np.save(tmp_path / "right.npy", planted.network_inputs(images))
     report = judged(made.sound, made.data, tmp_path / "right", calibration=tmp_path / "right.npy")
     assert report.decision.ship == "int8"
 
 
 def test_without_the_check_twice_normalised_is_caught_by_what_it_does(made, tmp_path):
-    np.save(tmp_path / "wrong.npy", twice(training_inputs(made.data)))
+    np.save(tmp_path / "wrong.npy", twice(planted.network_inputs(training_images(made.data))))
     wishes = {"calibration": tmp_path / "wrong.npy", "trust_calibration": True}
     report = judged(made.sound, made.data, tmp_path / "out", **wishes)
     assert report.decision.ship is None

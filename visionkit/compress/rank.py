@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,23 @@ from visionkit.compress.report import LayerDamage
 
 if TYPE_CHECKING:
     from visionkit.compress.calibration import Calibration
-    from visionkit.weights import Card
-    from visionkit.weights.artifact import Artifact
 
-__all__ = ["layer_pattern", "network_feeds", "rank_layers"]
+__all__ = ["layer_pattern", "rank_layers", "signal_to_noise"]
 
 Feed = Mapping[str, npt.NDArray[Any]]
 IMAGES = 12  # that answers are compared on
 NO_DAMAGE_DB = 120.0  # what is said where the answers are the same bit by bit
+
+
+@dataclass
+class _Layer:
+    """One layer of one network: its operations, all layers fused into them, its error when all are quantized."""
+
+    signature: str
+    name: str
+    kinds: list[str] = field(default_factory=list)
+    fused: set[str] = field(default_factory=set)
+    error: float = 0.0
 
 
 def layer_pattern(layer: str) -> str:
@@ -31,9 +42,9 @@ def layer_pattern(layer: str) -> str:
 
 
 def rank_layers(source: Path, calibration: Calibration, *, most: int = 24) -> list[LayerDamage]:
-    """The damage of each layer, the worst first; nothing for an artifact whose network has several parts.
+    """The damage of each layer, the worst first.
 
-    The layers whose own error is largest when all are quantized are tried alone, `most` of them.
+    The layers that add most to the error when all are quantized are tried alone, `most` of them.
 
     Args:
         source: a float `.tflite` artifact.
@@ -43,59 +54,28 @@ def rank_layers(source: Path, calibration: Calibration, *, most: int = 24) -> li
         ModelError: `quantization-failed`.
     """
     from visionkit.compress.ai_edge import available
-    from visionkit.compress.quantize_network import layer_errors, quantize_network
+    from visionkit.compress.feeds import network_feeds
+    from visionkit.compress.quantize_network import quantize_network
     from visionkit.runtime.tflite_file import split_signatures
     from visionkit.weights.artifact import model_bytes, read_artifact
 
     artifact = read_artifact(source)
-    if artifact is None or len(artifact.parts) != 1:
+    if artifact is None:
         return []
-    content = split_signatures(model_bytes(source))[next(iter(artifact.parts.values()))]
-    feeds = network_feeds(artifact, content, calibration, IMAGES)
+    parts = split_signatures(model_bytes(source))
+    feeds = network_feeds(artifact, parts, _few(calibration))
     how: dict[str, Any] = {"kind": "int8", "engine": "ai-edge" if available() else "auto"}
-    whole = quantize_network(content, feeds, **how).content
-    kinds: dict[str, list[str]] = {}
-    worst: dict[str, float] = {}
-    for row in layer_errors(content, whole, feeds):
-        if row.layer:
-            kinds.setdefault(row.layer, []).append(row.kind)
-            worst[row.layer] = max(worst.get(row.layer, 0.0), row.added)
-    chosen = sorted(worst, key=lambda layer: -worst[layer])[:most]
-    expected = _answers(content, feeds)
+    layers = [layer for name in feeds for layer in _layers(name, parts[name], feeds[name], how)]
+    layers = sorted(layers, key=lambda layer: -layer.error)[:most]
+    expected = {name: _answers(parts[name], feeds[name]) for name in {layer.signature for layer in layers}}
     ranked = []
-    for layer in chosen:
-        others = f"(?!{re.escape(layer)}$).*"
-        alone = quantize_network(content, feeds, keep_float=[others], **how).content
-        kind = "+".join(dict.fromkeys(kinds[layer]))
-        ranked.append(LayerDamage(layer, kind, signal_to_noise(expected, _answers(alone, feeds))))
+    for layer in layers:
+        content, inputs = parts[layer.signature], feeds[layer.signature]
+        others = f"(?!(?:{'|'.join(map(re.escape, layer.fused))})$).*"
+        alone = quantize_network(content, inputs, keep_float=[others], **how).content
+        damage = signal_to_noise(expected[layer.signature], _answers(alone, inputs))
+        ranked.append(LayerDamage(layer.name, "+".join(dict.fromkeys(layer.kinds)), damage))
     return sorted(ranked, key=lambda one: one.snr_db)
-
-
-def network_feeds(artifact: Artifact, content: bytes, calibration: Calibration, count: int) -> list[Feed]:
-    """What the network of a file with one signature takes for some of the images, by the name of its input."""
-    from visionkit.runtime.litert import open_litert
-
-    with open_litert(content, threads=1) as runner:
-        (name,) = runner.inputs
-    inputs = calibration.network_inputs(_rule(artifact.card))
-    few = min(count, len(inputs))
-    return [{name: inputs[k * len(inputs) // few]} for k in range(few)]
-
-
-def _rule(card: Card) -> Any:
-    from visionkit.tasks.input_rule import InputRule
-    from visionkit.tasks.load_classify import card_rule
-
-    return card_rule(card) if card.task == "classify" else InputRule.from_card(card)
-
-
-def _answers(content: bytes, feeds: Sequence[Feed]) -> list[npt.NDArray[np.float64]]:
-    """Each output over all feeds."""
-    from visionkit.runtime.litert import open_litert
-
-    with open_litert(content, threads=1) as runner:
-        rows = [runner(**feed) for feed in feeds]
-    return [np.stack([row[name] for row in rows]).astype(np.float64) for name in rows[0]]
 
 
 def signal_to_noise(expected: Sequence[npt.NDArray[Any]], received: Sequence[npt.NDArray[Any]]) -> float:
@@ -106,3 +86,34 @@ def signal_to_noise(expected: Sequence[npt.NDArray[Any]], received: Sequence[npt
         if signal > 0 and noise > 0:
             found = min(found, 10 * math.log10(signal / noise))
     return found
+
+
+def _few(calibration: Calibration) -> Calibration:
+    """Some of the images, at even distances; what is wrong with all of them was told when they were used."""
+    images, inputs = ([one[k * len(one) // IMAGES] for k in range(IMAGES)] if len(one) > IMAGES else one
+                      for one in (calibration.images, calibration.inputs))  # fmt: skip
+    return dataclasses.replace(calibration, images=tuple(images), inputs=tuple(inputs), trusted=True)
+
+
+def _layers(signature: str, content: bytes, feeds: Sequence[Feed], how: Mapping[str, Any]) -> list[_Layer]:
+    """The layers of a network, with what they add to the error when all are quantized."""
+    from visionkit.compress.operations import layers_of
+    from visionkit.compress.quantize_network import layer_errors, quantize_network
+
+    found: dict[str, _Layer] = {}
+    for row in layer_errors(content, quantize_network(content, feeds, **how).content, feeds):
+        if row.layer:
+            layer = found.setdefault(row.layer, _Layer(signature, row.layer))
+            layer.kinds.append(row.kind)
+            layer.fused |= {row.layer, *layers_of(row.name)}
+            layer.error = max(layer.error, row.added)
+    return list(found.values())
+
+
+def _answers(content: bytes, feeds: Sequence[Feed]) -> list[npt.NDArray[np.float64]]:
+    """Each output over all feeds."""
+    from visionkit.runtime.litert import open_litert
+
+    with open_litert(content, threads=1) as runner:
+        rows = [runner(**feed) for feed in feeds]
+    return [np.stack([row[name] for row in rows]).astype(np.float64) for name in rows[0]]

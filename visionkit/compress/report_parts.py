@@ -239,7 +239,7 @@ def how_html(report: QuantizeReport) -> str:
         f"<h2>How this was measured</h2><p>Each variant answered the same {report.reference.images:,} labelled images "
         "through the task that VisionKit’s commands use. The loss is that of the difference to float on the same "
         "images, its 95 % interval from drawing the images again and again (paired bootstrap). A variant passes when "
-        f"that whole interval is within {report.bounds.max_drop:g} points, no class loses more than "
+        f"that whole interval is within {report.bounds.max_drop:g} of the hundred points, no class loses more than "
         f"{report.bounds.max_class_drop:g} points beyond chance, its calibration has no fault, and it is fast enough. "
         "Of those that pass, the fastest is chosen; of equally fast ones the smallest.</p><p>Times are of this "
         f"machine, with {threads or '?'} threads, from a decoded image to the result; the variants took turns, so that "

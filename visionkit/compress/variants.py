@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_KINDS", "KINDS", "Kind", "Variant", "Workshop", "build_variant", "check_kinds"]
 
 FAULT = "calibration-"  # how the slugs of what is wrong with a calibration begin
+AT_FAULT = "the calibration is at fault: "  # which the verdict says itself
 REASON = 300  # characters of what a library said
 
 
@@ -98,7 +99,7 @@ def build_variant(kind: Kind, workshop: Workshop, path: Path, *, name: str | Non
         notes = tuple(kind.build(workshop, path) or ()) + tuple(_islands(path))
     except VisionkitError as error:
         if error.slug.startswith(FAULT):
-            return Variant(called, failed=error.message, faults=(error.message,))
+            return Variant(called, failed=error.message, faults=(error.message.removeprefix(AT_FAULT),))
         return Variant(called, failed=error.message)
     except Exception as error:  # whatever a converter raises
         reason = " ".join(str(error).split())[:REASON] or "no reason given"
