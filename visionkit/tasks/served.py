@@ -80,6 +80,7 @@ def _opened(artifact: Artifact, outputs: Sequence[str], how: Mapping[str, Any]) 
     from visionkit.runtime import compile_model
 
     runner = float_face(compile_model(artifact.path, **how))
+    runner.precision = artifact.kind if runner.precision == "file" else runner.precision
     shape = next(iter(runner.inputs.values())).shape
     told = tuple(artifact.card.input.get("size_hw", ()))
     if len(runner.inputs) != 1 or shape[1:] != (*told, 3) or not set(outputs) <= set(runner.outputs):
@@ -94,7 +95,7 @@ def _opened(artifact: Artifact, outputs: Sequence[str], how: Mapping[str, Any]) 
 
 
 def _facts(artifact: Artifact, runner: Runner) -> dict[str, str]:
-    return {**ArtifactNetwork(artifact).facts(runner), "precision": artifact.kind}
+    return ArtifactNetwork(artifact).facts(runner)
 
 
 class _Renamed(Runner):

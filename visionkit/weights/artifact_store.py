@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import zipfile
@@ -26,6 +27,7 @@ __all__ = ["Damaged", "Store", "artifact_format", "folder_digest", "stores"]
 Files = Mapping[str, bytes]
 
 NAMES = ("visionkit.json", "labels.txt", "probes.npz")
+_MEMBER = re.compile(rb"PK\x03\x04.{26}(?:" + b"|".join(re.escape(name.encode()) for name in NAMES) + b")", re.DOTALL)
 FORMATS = {".tflite": "litert", ".keras": "keras", ".onnx": "onnx", ".xml": "openvino"}
 
 
@@ -289,11 +291,7 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes | None:
 
 def _begun(content: bytes) -> bool:
     """Whether one of our members begins somewhere in it."""
-    return any(
-        content.find(b"PK\x03\x04", max(0, place - 30), place) == place - 30
-        for name in NAMES
-        if (place := content.rfind(name.encode())) >= 30
-    )
+    return _MEMBER.search(content) is not None
 
 
 def _sha256_of(file: BinaryIO, length: int) -> str:
