@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -130,7 +131,7 @@ def test_options_are_those_of_the_command_with_the_same_values(use):
     words = {OTHER.get(name, name): one for name, one in found.items() if name not in ends | dense}
     words.pop(None, None)
     assert set(words) <= set(options)
-    assert set(options) - set(words) <= {"of", "boxes", "margin", "square"}  # what chains need
+    assert set(options) - set(words) <= {"of", "boxes", "margin", "square", "save_crops"}  # what chains need
     for name, one in words.items():
         usual = None if str(one.default).endswith("UNSET") else one.default
         assert options[name].usual == (usual or options[name].usual), name
@@ -151,7 +152,7 @@ def test_detect_rectify_classify_is_what_the_tasks_say_one_after_the_other(model
     recipe = recipe_at(
         models / "chain.toml",
         f'use = "detect"\nmodel = "find"\nconf = 0.1\nmax_det = 4\n{HOW}',
-        'use = "rectify"\nboxes = true\nsize = 32\nantialias = true',
+        'use = "rectify"\nboxes = true\nsize = 32\nantialias = true\nsave_crops = true',
         f'use = "classify"\nof = "crops"\nmodel = "name"\n{HOW}',
     )
     assert run(["run", str(recipe), str(clip), "--out", "out"]) == 0
@@ -165,9 +166,11 @@ def test_detect_rectify_classify_is_what_the_tasks_say_one_after_the_other(model
             assert len(row["rectified"]) == len(found)
             for box, entry in zip(found.xyxy, row["rectified"], strict=True):
                 crop = straight.inside(frame.image, box).image
+                np.testing.assert_array_equal(cv2.imread(f"out/{entry['file']}"), crop)
                 assert entry["classes"] == result_fields(namer(crop), namer.labels)["classes"]
                 crops += 1
     assert crops >= COUNT
+    assert len(list(Path("out/crops").iterdir())) == crops
     told = json.loads(Path("out/run.json").read_text())
     assert {name: one["name"] for name, one in told["models"].items()} == {"detect": "find", "classify": "name"}
     assert [stage["use"] for stage in told["recipe"]["stages"]] == ["detect", "rectify", "classify"]

@@ -114,6 +114,7 @@ def test_signs_are_straightened_and_read(shared, here):
         right += row["source"][4] in read[:1]
     assert len(rows) == 30
     assert right / len(rows) > 0.8
+    assert len(list(Path("out/crops").iterdir())) == sum(len(row["rectified"]) for row in rows)
     told = json.loads(Path("out/run.json").read_text())
     assert {one["name"] for one in told["models"].values()} == {"skin", "sign_digits_stn"}
 

@@ -6,7 +6,8 @@ from visionkit.pipeline.detect import COUNTS, DetectStage
 from visionkit.pipeline.heatmaps import DenseStage, HeatClass, Heatmap, HeatmapSink
 from visionkit.pipeline.line import Line
 from visionkit.pipeline.masks import MaskSink, UncertainSink
-from visionkit.pipeline.rectify import RectifiedSink, RectifyStage
+from visionkit.pipeline.rectify import BoxCropsSink, RectifiedSink, RectifyStage
+from visionkit.pipeline.regions import RegionsStage
 from visionkit.pipeline.runner import Reading, RunResult, Writing, run, stream
 from visionkit.pipeline.segment import SegmentStage
 from visionkit.pipeline.sinks import Sink
@@ -18,6 +19,7 @@ from visionkit.pipeline.track import Tracker, TrackStage
 __all__ = [
     "COUNTS",
     "SMOOTH_S",
+    "BoxCropsSink",
     "ClassifyCropsStage",
     "ClassifyStage",
     "DenseStage",
@@ -32,6 +34,7 @@ __all__ = [
     "Reading",
     "RectifiedSink",
     "RectifyStage",
+    "RegionsStage",
     "RunResult",
     "SegmentStage",
     "Sink",

@@ -151,8 +151,9 @@ def _rectify_check(options: Mapping[str, Any]) -> None:
     from visionkit.pipeline.step_rectify import check_rectify, rectifier_of
 
     if not options["boxes"]:
-        if options["margin"] or options["square"]:
-            raise UsageError("option-unfit", "--margin and --square are about boxes: give --boxes with them.")
+        if given := [name for name in ("margin", "square", "save_crops") if options[name]]:
+            word = given[0].replace("_", "-")
+            raise UsageError("option-unfit", f"--{word} is about boxes: give --boxes with it.")
         check_rectify(options)
     elif options["corners"] is not None:
         raise UsageError("option-unfit", "--corners and --boxes both say the region. Leave one out.")
@@ -228,6 +229,7 @@ STAGES: dict[str, Kind] = {
             "size": Option(sizes),
             "margin": Option(number(0, 10), 0.0),
             "square": Option(flag, False),
+            "save_crops": Option(flag, False),
             "antialias": Option(flag, False),
             "border": Option(choice("zero", "clamp"), "zero"),
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from visionkit.io import MediaInfo
     from visionkit.tasks.rectify import Rectifier
 
-__all__ = ["RECTIFIED", "RectifiedSink", "RectifyStage", "box_around", "region_fields"]
+__all__ = ["RECTIFIED", "BoxCropsSink", "RectifiedSink", "RectifyStage", "box_around", "region_fields"]
 
 RECTIFIED = "rectified"  # the key in a frame's row, and the name of the files
 DIRECTION = "crop-to-image"
@@ -182,6 +182,33 @@ class RectifiedSink(Sink):
             self._video.close()
 
 
+class BoxCropsSink(Sink):
+    """The crops of boxes into `crops/000012-03.png`: the frame's index, and the box's place in the row.
+
+    Args:
+        stage: whose results are written.
+    """
+
+    def __init__(self, stage: RectifyStage) -> None:
+        super().__init__("crops")
+        self._stage = stage
+        self._written = 0
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Write the crops, and name them in their rows."""
+        for item in items:
+            for number, crop in enumerate(item.results.get(self._stage.name) or ()):
+                if crop is not None:
+                    name = f"{self.name}/{item.frame.index:06d}-{number:02d}.png"
+                    _write_png(self.place(name), crop.image)
+                    item.fields[RECTIFIED][number]["file"] = name
+                    self._written += 1
+
+    def finish(self) -> dict[str, Any] | None:
+        """Name the folder and say how many images it holds."""
+        return {"file": self.name, "codec": "png", "frames": self._written} if self._written else None
+
+
 class _PngSink(ImageSink):
     """Crops into `rectified/NAME.png`, which loses nothing."""
 
@@ -189,22 +216,25 @@ class _PngSink(ImageSink):
 
     def process(self, items: Sequence[Item]) -> None:
         """Write each crop."""
-        import cv2
-
-        from visionkit.io.files import writing_to
-
         for item in items:
             self.last = f"{RECTIFIED}/{self._name(item.frame)}.png"
-            good, data = cv2.imencode(".png", item.frame.image)
-            if not good:
-                raise OutputError("encode-failed", f"'{PurePosixPath(self.last).name}' could not be encoded as PNG")
-            path = self._place(self.last)
-            with writing_to(path):
-                path.write_bytes(data.tobytes())
+            _write_png(self._place(self.last), item.frame.image)
 
     def finish(self) -> dict[str, Any] | None:
         """Name the folder and say how many images it holds."""
         return {"file": RECTIFIED, "codec": "png", "frames": len(self._taken)} if self._taken else None
+
+
+def _write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    import cv2
+
+    from visionkit.io.files import writing_to
+
+    good, data = cv2.imencode(".png", image)
+    if not good:
+        raise OutputError("encode-failed", f"'{path.name}' could not be encoded as PNG")
+    with writing_to(path):
+        path.write_bytes(data.tobytes())
 
 
 def crop_item(item: Item, image: npt.NDArray[np.uint8]) -> Item:

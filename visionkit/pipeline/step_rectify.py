@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import UsageError
-from visionkit.pipeline.rectify import RectifiedSink, RectifyStage, crop_item
+from visionkit.pipeline.rectify import BoxCropsSink, RectifiedSink, RectifyStage, crop_item
 from visionkit.pipeline.steps import Silent, Step, Telling
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class RectifyStep(Step):
 
     Args:
         load: a rectifier, or what makes one.
-        options: `codec`, `end_s`, for the crops' video; of boxes `margin` and `square`.
+        options: `codec`, `end_s`, for the crops' video; of boxes `margin`, `square`, `save_crops`.
         boxes: name of the stage whose detections are looked into; None looks at the whole frame.
     """
 
@@ -34,6 +34,8 @@ class RectifyStep(Step):
         super().__init__(RectifyStage(load, boxes=boxes, **around))
         if boxes is None:
             self.sinks.append(RectifiedSink(self.stage, codec=options["codec"], end_s=options["end_s"]))
+        elif options["save_crops"]:
+            self.sinks.append(BoxCropsSink(self.stage))
         self._share: float | None = None
         self._crops = 0
 
