@@ -23,7 +23,15 @@ from visionkit.compress.qat_rules import FLOAT, NORM, OWN, RECTIFIER, SAME, WEIG
 from visionkit.compress.quant_layers import TWINS
 from visionkit.nets.blocks import layer_name
 
-__all__ = ["LayerPlan", "calibrate_ranges", "freeze_ranges", "plan_quantization", "quantize_aware", "unseen_ranges"]
+__all__ = [
+    "LayerPlan",
+    "calibrate_ranges",
+    "freeze_ranges",
+    "plan_quantization",
+    "quantize_aware",
+    "rounded_to",
+    "unseen_ranges",
+]
 
 NORMS = ("fold", "train")
 RANGES = ("moving", "learned")
@@ -128,6 +136,12 @@ def freeze_ranges(network: keras.Model, frozen: bool = True) -> None:
     for layer in _rounding_layers(network):
         if layer.fixed is None:
             layer.moving.assign(0.0 if frozen else 1.0)
+
+
+def rounded_to(network: keras.Model) -> dict[str, tuple[float, float]]:
+    """By name of the rounding layer, the range that activations are rounded in, of those that have one."""
+    found = {layer.name: layer.range() for layer in _rounding_layers(network)}
+    return {name: limits for name, limits in found.items() if limits is not None}
 
 
 def unseen_ranges(network: keras.Model) -> list[str]:
