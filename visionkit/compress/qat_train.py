@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.compress.qat import calibrate_ranges, freeze_ranges, quantize_aware
+from visionkit.compress.qat import freeze_ranges, quantize_aware
 from visionkit.errors import ModelError, UsageError
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import card_network, card_rule
