@@ -145,11 +145,13 @@ def _served(artifact: Artifact, parts: Mapping[str, bytes], name: str, calibrati
         raise ModelError("model-unfit", f"`serving_default` of {artifact.path.name} does not contain its {name!r}.")
     rule = _rule(artifact, dataclasses.replace(spec, dtype=np.dtype(np.float32)))
     feeds: list[Feed] = []
+    seen: dict[str, Array] = {}
+
+    def note(key: str, values: Array) -> None:
+        seen[key] = values
+
     for image in calibration.images:
-        seen: dict[str, Array] = {}
-        pixels = np.ascontiguousarray(rule.pixels(image)[None, ..., ::-1])
-        watch_tensors(
-            parts[DEFAULT], [{spec.name: np.repeat(pixels, int(spec.shape[0] or 1), axis=0)}], seen.setdefault
-        )
+        pixels = np.repeat(rule.pixels(image)[None, ..., ::-1], int(spec.shape[0] or 1), axis=0)
+        watch_tensors(parts[DEFAULT], [{spec.name: np.ascontiguousarray(pixels)}], note)
         feeds.append({key: seen[tensor] for key, tensor in places.items()})
     return feeds
