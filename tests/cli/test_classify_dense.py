@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from visionkit.cli.classify_dense import find_class
 from visionkit.cli.shell import run
 from visionkit.io import VideoWriter
 from visionkit.pipeline import HeatClass
+from visionkit.pipeline.step_dense import find_class
 
 SIZE_HW = (96, 160)
 WINDOW, STRIDE = 32, 8

@@ -160,6 +160,8 @@ def test_h2_what_does_not_fit_is_told_with_its_place(here, capsys, more, words):
         ('[[stage]]\nuse = "rectify"\nboxes = true\nsize = 9\n', "recipe-invalid", "a stage `detect` or `regions`"),
         (GOOD + '[[stage]]\nuse = "rectify"\nboxes = true\n', "no-size", "need the `size` of their crops"),
         ('[[stage]]\nuse = "classify"\nof = "crops"\n', "recipe-invalid", "it needs a stage `rectify` before it."),
+        ('[[stage]]\nuse = "dense"\nimgsz = [9, 8]\n', "option-unfit", "`imgsz` is one number"),
+        ('[[stage]]\nuse = "segment"\n[[stage]]\nuse = "regions"\n' + GOOD, "recipe-invalid", "`regions` before it"),
         ('[[stage]]\nuse = "segment"\ncrf_iterations = 2\n', "crf-needed", "`crf_iterations` is about the CRF"),
     ],
 )

@@ -92,6 +92,7 @@ HOW = 'runtime = "litert"\nthreads = 1\n'
             "detect find --conf 0.1 --track --line 80,0,80,96",
         ),
         (f'use = "classify"\nmodel = "name"\ntopk = 2\n{HOW}', "classify name --topk 2"),
+        (f'use = "dense"\nmodel = "name"\nheat = "1"\n{HOW}', "classify name --dense --heat 1"),
         (f'use = "segment"\nmodel = "part"\nuncertainty = true\n{HOW}', "segment part --uncertainty"),
         (f'use = "rectify"\nmodel = "turn"\nborder = "clamp"\n{HOW}', "rectify turn --border clamp"),
         (f'use = "rectify"\ncorners = [{CORNERS}]\nsize = [40, 50]\n', f"rectify - --corners {CORNERS} --size 40,50"),

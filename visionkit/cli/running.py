@@ -33,6 +33,10 @@ class CliTelling:
         """Say that something is compiled, which takes time."""
         click.echo(f"Compiling {COMPILING[what]}", err=True)
 
+    def say(self, line: str) -> None:
+        """Say a line about a model."""
+        click.echo(clean(line), err=True)
+
     @contextlib.contextmanager
     def loading(self, name: Any, what: str = "network") -> Iterator[dict[str, Any]]:
         """Keyword arguments of a loader, with a bar on stderr while it fetches."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import RecipeError, UsageError
-from visionkit.pipeline.recipe_stages import STAGES, Building, Kind
+from visionkit.pipeline.recipe_stages import SAME_WORD, STAGES, Building, Kind
 from visionkit.pipeline.recipe_values import Option
 from visionkit.resources import models_dir
 
@@ -87,6 +87,11 @@ class Recipe:
             if stage.use in seen:
                 raise RecipeError(
                     "recipe-invalid", f"{where}: there is one before it, and a row holds what one of each kind found."
+                )
+            word = None if options.get("of") == "crops" else SAME_WORD.get(stage.use)
+            if other := [use for use in seen if word is not None and SAME_WORD.get(use) == word]:
+                raise RecipeError(
+                    "recipe-invalid", f"{where}: stage `{other[0]}` before it writes `{word}` into the rows as well."
                 )
             needs = stage.kind.needs(options)
             if needs and not set(needs) & set(seen):

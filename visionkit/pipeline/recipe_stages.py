@@ -27,7 +27,7 @@ from visionkit.pipeline.steps import Silent, Step, Telling
 if TYPE_CHECKING:
     from visionkit.pipeline.stage import Stage
 
-__all__ = ["OUTPUT", "SOURCE", "STAGES", "Building", "Kind"]
+__all__ = ["OUTPUT", "SAME_WORD", "SOURCE", "STAGES", "Building", "Kind"]
 
 ANCHORS = choice("corners", "center", "bottom")
 PRESET = Option(choice("torch", "tf", "caffe", "unit", "raw"))
@@ -124,6 +124,20 @@ def _classify(options: Mapping[str, Any], building: Building) -> Step:
 def _classify_check(options: Mapping[str, Any]) -> None:
     if options["of"] == "crops" and options["show_transform"]:
         raise UsageError("option-unfit", "--show-transform is about whole frames, and --of says crops.")
+
+
+def _dense(options: Mapping[str, Any], building: Building) -> Step:
+    from visionkit.pipeline.step_dense import DenseStep, dense_classifier_of
+
+    def load() -> Any:
+        return dense_classifier_of(options, building.telling, encoding=building.encoding)
+
+    return DenseStep(load, options, building.telling)
+
+
+def _dense_check(options: Mapping[str, Any]) -> None:
+    if options["imgsz"] is not None and len(options["imgsz"]) > 1:
+        raise UsageError("option-unfit", "frames keep their aspect: --imgsz is one number, their shorter side.")
 
 
 def _track(options: Mapping[str, Any], building: Building) -> Step:
@@ -255,8 +269,26 @@ STAGES: dict[str, Kind] = {
         _classify_check,
         lambda options: ("rectify",) if options["of"] == "crops" else (),
     ),
+    "dense": Kind(
+        {
+            **MODEL,
+            **LABELS,
+            "imgsz": Option(sizes),
+            "topk": Option(integer(1), 5),
+            "conf": Option(number(0, 1), 0.0),
+            "classes": Option(names(ids=True)),
+            "stride": Option(integer(1, 32_766)),
+            "exact": Option(flag, False),
+            "heat": Option(text),
+        },
+        _dense,
+        _dense_check,
+    ),
     "track": Kind({**MODEL, "box": Option(box)}, _track, _track_check),
 }
+
+# Kinds whose results have the same word in a row.
+SAME_WORD = {"detect": "detections", "regions": "detections", "classify": "classes", "dense": "classes"}
 
 # How the source is read, under the names of the command line.
 SOURCE: dict[str, Option] = {

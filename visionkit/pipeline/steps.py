@@ -69,6 +69,9 @@ class Telling(Protocol):
     def compiling(self, what: str) -> None:
         """That `network`, `sizes` (a network that is compiled for each size) or `crf` is compiled, which takes time."""
 
+    def say(self, line: str) -> None:
+        """A line about a model."""
+
     def loading(self, name: Any, what: str = "network") -> contextlib.AbstractContextManager[dict[str, Any]]:
         """Keyword arguments `on_compile`, `notice` and `progress` of a loader, while it loads."""
 
@@ -77,6 +80,9 @@ class Silent:
     """Tells nothing."""
 
     def compiling(self, what: str) -> None:
+        """Say nothing."""
+
+    def say(self, line: str) -> None:
         """Say nothing."""
 
     def loading(self, name: Any, what: str = "network") -> contextlib.AbstractContextManager[dict[str, Any]]:
