@@ -193,4 +193,8 @@ def _row(one: VariantFacts, ruling: Ruling | None) -> list[str]:
 
 def _lost(one: VariantFacts) -> list[str]:
     drop = one.drop
-    return ["-", "-"] if drop is None else [f"{drop.value:.1f}", f"{drop.low:.1f} to {drop.high:.1f}"]
+    return ["-", "-"] if drop is None else [_points(drop.value), f"{_points(drop.low)} to {_points(drop.high)}"]
+
+
+def _points(value: float) -> str:
+    return f"{value:.1f}".replace("-0.0", "0.0")

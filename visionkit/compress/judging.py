@@ -362,9 +362,12 @@ def _bounds(bounds: Bounds) -> list[str]:
 
 
 def _sizes(path: Path) -> dict[str, Any]:
+    """Of the model, without the probes and the card that travel in its file."""
     from visionkit.compress.operations import zipped_size
+    from visionkit.weights.artifact import model_bytes
 
-    return {"size": path.stat().st_size, "zipped": zipped_size(path)}
+    content = model_bytes(path)
+    return {"size": len(content), "zipped": zipped_size(content)}
 
 
 def _write(report: QuantizeReport, folder: Path) -> None:

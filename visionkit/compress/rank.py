@@ -90,9 +90,10 @@ def signal_to_noise(expected: Sequence[npt.NDArray[Any]], received: Sequence[npt
 
 def _few(calibration: Calibration) -> Calibration:
     """Some of the images, at even distances; what is wrong with all of them was told when they were used."""
-    images, inputs = ([one[k * len(one) // IMAGES] for k in range(IMAGES)] if len(one) > IMAGES else one
-                      for one in (calibration.images, calibration.inputs))  # fmt: skip
-    return dataclasses.replace(calibration, images=tuple(images), inputs=tuple(inputs), trusted=True)
+    places = {k * len(calibration) // IMAGES for k in range(IMAGES)}
+    images = tuple(one for k, one in enumerate(calibration.images) if k in places)
+    inputs = tuple(one for k, one in enumerate(calibration.inputs) if k in places)
+    return dataclasses.replace(calibration, images=images, inputs=inputs, trusted=True)
 
 
 def _layers(signature: str, content: bytes, feeds: Sequence[Feed], how: Mapping[str, Any]) -> list[_Layer]:

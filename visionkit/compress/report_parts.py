@@ -27,7 +27,8 @@ __all__ = [
     "rescue_html",
 ]
 
-CLASSES, LAYERS, LONGEST = 40, 25, 320
+CLASSES, LAYERS = 40, 25
+LONGEST, SHOWN = 320, 640  # from which width a picture is shown large; of its longer side, at most
 WORDS = {"ship": "passes", "unsure": "cannot tell", "dont": "don’t"}
 MARKS = {"ship": "✓", "unsure": "?", "dont": "✗"}
 
@@ -187,8 +188,9 @@ def pictures_html(report: QuantizeReport) -> str:
 def _figure(kind: str, one: Disagreement) -> str:
     truth = f"<br>truly <b>{text(one.truth)}</b>" if one.truth else ""
     told = f"float32: {text(one.before)}<br>{text(kind)}: <b>{text(one.after)}</b>{truth}"
+    large = ' class="large"' if one.image.shape[1] >= LONGEST else ""
     return (
-        f'<figure><img alt="" src="{data_uri(one.image, LONGEST)}"><figcaption>{told}<br>'
+        f'<figure{large}><img alt="" src="{data_uri(one.image, SHOWN)}"><figcaption>{told}<br>'
         f'<span class="dim">{text(one.name)}</span></figcaption></figure>'
     )
 
@@ -243,5 +245,6 @@ def how_html(report: QuantizeReport) -> str:
         f"{report.bounds.max_class_drop:g} points beyond chance, its calibration has no fault, and it is fast enough. "
         "Of those that pass, the fastest is chosen; of equally fast ones the smallest.</p><p>Times are of this "
         f"machine, with {threads or '?'} threads, from a decoded image to the result; the variants took turns, so that "
-        "a busy moment met all of them. The table has the faster number of threads.</p>"
+        "a busy moment met all of them. The table has the faster number of threads. Sizes are of the model; its file holds "
+        "a card and probes besides.</p>"
     )

@@ -72,7 +72,7 @@ class VariantFacts:
         metric: a fraction; `drop` in points, of the paired difference.
         images: measured on.
         agreement: share of answers alike to float's on `frames` frames without labels; nan where not measured.
-        size, zipped: bytes of the file, and when compressed.
+        size, zipped: bytes of the model, and when compressed.
         faults: found in the calibration; any of them forbids shipping.
         notes: told, not judged: float islands, what was kept in float.
     """
