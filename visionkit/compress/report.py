@@ -99,6 +99,7 @@ def render_quantize_report(report: QuantizeReport) -> str:
         headline_html(report),
         overview_html(report),
         *([charts_html(report, built)] if built else []),
+        card_html(report, report.reference),
         *(card_html(report, one, ruling) for one, ruling in zip(report.variants, report.decision.rulings, strict=True)),
         classes_html(report, built),
         pictures_html(report),

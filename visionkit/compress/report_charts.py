@@ -34,7 +34,8 @@ display:flex;gap:.6em}
 tr+tr td{border-top:1px solid var(--line)}.overview td{white-space:nowrap}
 td.n,th.n{padding-right:.2em;padding-left:.8em}
 .worst figure{width:210px}.worst figure img{width:100%;height:auto;max-height:320px}.worst .large{width:320px}
-@media (max-width:600px){body{margin:1em auto}.worst figure{width:calc(50% - .5em)}.worst .large{width:100%}svg text{font-size:14px}
+@media (max-width:600px){body{margin:1em auto}.worst figure{width:calc(50% - .5em)}.worst .large{width:100%}
+svg text{font-size:14px}
 .card dl{grid-template-columns:1fr}.card dd{margin-bottom:.4em}}
 """
 

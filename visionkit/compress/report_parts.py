@@ -100,13 +100,14 @@ def charts_html(report: QuantizeReport, built: Sequence[VariantFacts]) -> str:
     )
 
 
-def card_html(report: QuantizeReport, one: VariantFacts, ruling: Ruling) -> str:
-    """All that was measured of one variant, and every reason."""
-    reasons = "".join(f"<li>{text(_capital(reason.text), 2000)}.</li>" for reason in ruling.reasons)
+def card_html(report: QuantizeReport, one: VariantFacts, ruling: Ruling | None = None) -> str:
+    """All that was measured of one variant, and every reason; of float without a ruling."""
+    told = () if ruling is None else ruling.reasons
+    reasons = "".join(f"<li>{text(_capital(reason.text), 2000)}.</li>" for reason in told)
     notes = "".join(f'<li class="dim">{text(note, 2000)}</li>' for note in one.notes)
     listed = f"<ul>{reasons}{notes}</ul>" if reasons or notes else ""
     facts = "" if one.failed is not None else f"<dl>{''.join(_facts(report, one))}</dl>"
-    chip = _chip(ruling.verdict, chosen=one.kind == report.decision.ship)
+    chip = "" if ruling is None else _chip(ruling.verdict, chosen=one.kind == report.decision.ship)
     return f'<section class="card"><h2>{text(one.kind)} {chip}</h2>{listed}{facts}</section>'
 
 
@@ -116,10 +117,10 @@ def _facts(report: QuantizeReport, one: VariantFacts) -> list[str]:
         rows.append(
             (report.metric, f"{percent(one.metric.value)} ({percent(one.metric.low)} to {percent(one.metric.high)})")
         )
-    if one.drop is not None:
+    if one is not report.reference and one.drop is not None:
         rows.append(("points lost", f"{_signed(one.drop.value)} ({_signed(one.drop.low)} to {_signed(one.drop.high)})"))
     there = [change for change in one.classes if math.isfinite(change.drop.value)]
-    if there:
+    if there and one is not report.reference:
         worst = max(there, key=lambda change: change.drop.value)
         change = f"{worst.name}: {percent(worst.before)} → {percent(worst.after)}"
         rows.append(("worst class", change if worst.drop.value > 0 else "none loses anything"))
@@ -245,6 +246,6 @@ def how_html(report: QuantizeReport) -> str:
         f"{report.bounds.max_class_drop:g} points beyond chance, its calibration has no fault, and it is fast enough. "
         "Of those that pass, the fastest is chosen; of equally fast ones the smallest.</p><p>Times are of this "
         f"machine, with {threads or '?'} threads, from a decoded image to the result; the variants took turns, so that "
-        "a busy moment met all of them. The table has the faster number of threads. Sizes are of the model; its file holds "
-        "a card and probes besides.</p>"
+        "a busy moment met all of them. The table has the faster number of threads. Sizes are of the model; its file "
+        "holds a card and probes besides.</p>"
     )
