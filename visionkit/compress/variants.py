@@ -7,6 +7,7 @@ to a finished artifact.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -165,6 +166,16 @@ def _row(name: str, says: str, **how: Any) -> Kind:
     return Kind(name, says, functools.partial(_quantized, name), **how)
 
 
+def _thinned(module: str, workshop: Workshop, path: Path) -> Sequence[str]:
+    built: Sequence[str] = importlib.import_module(f"visionkit.compress.{module}").build(workshop, path)
+    return built
+
+
+def _thin(name: str, module: str, says: str) -> Kind:
+    needs = ("tensorflow_model_optimization", "tf_keras")
+    return Kind(name, f"{says} (class folders)", functools.partial(_thinned, module), needs=needs, trained=True)
+
+
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -173,6 +184,8 @@ KINDS: Mapping[str, Kind] = {
         _row("int8", "weights and activations in 8 bits, float at the ends", calibrated=True, rescuable=True),
         _row("int8-io", "the same with integers at the ends too", calibrated=True, rescuable=True),
         Kind("qat", "trained on with rounding, so that 8 bits hurt less (class folders)", _trained, trained=True),
+        _thin("pruned", "prune", "trained on with most weights zero: small when zipped, as fast as before"),
+        _thin("clustered", "cluster", "trained on with few values in a kernel: small when zipped, as fast as before"),
     )
 }
 DEFAULT_KINDS = ("float16", "dynamic", "int8", "int8-io")
