@@ -112,7 +112,10 @@ class InputRule:
                 "`mean` and `std` must be three finite numbers each, `std` above 0. "
                 f"Received: mean={self.mean}, std={self.std}."
             )
-        table = ((levels - mean) / std)[:, : self.channels].astype(np.float32)  # (256, C), of exact arithmetic
+        with np.errstate(over="ignore"):
+            table = ((levels - mean) / std)[:, : self.channels].astype(np.float32)  # (256, C), of exact arithmetic
+        if not np.isfinite(table).all():
+            raise ValueError(f"`std` must not be that small. Received: mean={self.mean}, std={self.std}.")
         if self.steps is not None:
             table = to_steps(table, self.steps.dtype, self.steps.quantization)
         object.__setattr__(self, "_table", table[None])

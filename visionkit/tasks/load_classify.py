@@ -118,7 +118,7 @@ def load_classifier(
         classifier = Classifier(
             runner, rule, labels=labels, options=chosen, heads=heads, others=others, transform=looks
         )
-    _check_labels(classifier, card.name)
+        _check_labels(classifier, card.name)
     classifier.model = network.facts(runner)
     return classifier
 
