@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.compress.measure_variants import compare_measured, few_frames, time_models
+from visionkit.compress.measure_variants import compare_measured, time_models
 from visionkit.compress.report import LayerDamage, QuantizeReport, RescueStep, render_quantize_report, report_table
 from visionkit.compress.trials import DataChoice, Measured, Trial, make_trial
 from visionkit.compress.variants import DEFAULT_KINDS, Kind, Variant, Workshop, build_variant, check_kinds
@@ -96,7 +96,7 @@ def judge_variants(
     kinds = check_kinds(wishes.kinds)
     card, given = _card(model)
     trial = make_trial(card, choice)
-    frames = [] if wishes.unlabelled is None else few_frames(wishes.unlabelled, wishes.frames)
+    frames = _frames(wishes)
     with new_folder(out, overwrite=overwrite) as folder:
         bench = _Bench(trial, wishes, frames, folder, tell, progress)
         bench.start(model, given)
@@ -126,6 +126,15 @@ def _card(model: str | Path) -> tuple[Card, Path | None]:
             f"{model} is {artifact.kind} in {artifact.format}; variants are made of a card, or of a float .tflite.",
         )
     return artifact.card, artifact.path
+
+
+def _frames(wishes: Wishes) -> Sequence[Any]:
+    """Frames without labels, that differ from each other."""
+    from visionkit.compress.calibration import choose_calibration
+
+    if wishes.unlabelled is None:
+        return ()
+    return choose_calibration(wishes.unlabelled, count=wishes.frames, seed=wishes.seed).images
 
 
 def _calibration(trial: Trial, wishes: Wishes) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from visionkit.compress.verdict import Interval
     from visionkit.runtime import Runner
 
-__all__ = ["compare_measured", "few_frames", "thread_counts", "time_calls", "time_models"]
+__all__ = ["compare_measured", "thread_counts", "time_calls", "time_models"]
 
 Image = npt.NDArray[np.uint8]
 Key = tuple[str, int, str]
@@ -149,27 +149,3 @@ def _noise(runner: Runner) -> dict[str, npt.NDArray[Any]]:
         spec.name: rng.normal(0, 1, [size or 1 for size in spec.shape]).astype(spec.dtype)
         for spec in runner.inputs.values()
     }
-
-
-def few_frames(source: str | Path, count: int) -> list[Image]:
-    """At most `count` frames of a video, a folder or a glob, spread over all of it.
-
-    Raises:
-        InputError: it cannot be read, or holds no frame.
-    """
-    from visionkit.errors import InputError
-    from visionkit.io import open_source
-
-    with open_source(source) as opened:
-        total = opened.info.frame_count
-    stride = max(1, total // count) if total else 1
-    kept: list[Image] = []
-    with open_source(source) as opened:
-        for number, frame in enumerate(opened):
-            if number % stride == 0:
-                kept.append(frame.image)
-            if len(kept) > 2 * count:  # its length was not declared: thin out
-                kept, stride = kept[::2], 2 * stride
-    if not kept:
-        raise InputError("no-images", f"{source} holds no frame.")
-    return [kept[k * len(kept) // count] for k in range(count)] if len(kept) > count else kept
