@@ -150,4 +150,4 @@ def test_what_cannot_be_meant_is_told_in_one_line(here, capsys, args, slug, word
 
 def test_settings_that_do_not_go_together_are_the_recipe_s_mistake(here, capsys):
     assert run(["run", "a.toml", "one.png", "--set", "rectify.margin=0.5"]) == 8
-    assert "a: stage 1 (rectify): `margin` is about boxes: give `boxes` with it." in capsys.readouterr().err
+    assert "a.toml: stage 1 (rectify): `margin` is about boxes: give `boxes` with it." in capsys.readouterr().err

@@ -151,7 +151,7 @@ def test_h2_what_does_not_fit_is_told_with_its_place(here, capsys, more, words):
 @pytest.mark.parametrize(
     ("text", "slug", "words"),
     [
-        (GOOD + "lines = [[0, 5, 9, 5]]\n", "track-needed", "bad: stage 1 (detect): `line` counts objects"),
+        (GOOD + "lines = [[0, 5, 9, 5]]\n", "track-needed", "bad.toml: stage 1 (detect): `line` counts objects"),
         (GOOD + "track = true\nlines = [[5, 5, 5, 5]]\n", "line-too-short", "stage 1 (detect)"),
         (GOOD + GOOD, "recipe-invalid", "stage 2 (detect): there is one before it"),
         ('[[stage]]\nuse = "track"\n', "no-box", "stage 1 (track): it needs the object in the first frame: `box`"),
@@ -167,7 +167,21 @@ def test_h2_what_does_not_fit_is_told_with_its_place(here, capsys, more, words):
 )
 def test_h2_stages_that_do_not_go_together(here, capsys, text, slug, words):
     told = refused(capsys, text)
-    assert told.startswith(f"visionkit: error[{slug}]: bad: ")
+    assert told.startswith(f"visionkit: error[{slug}]: bad.toml: ")
+    assert words in told
+
+
+@pytest.mark.parametrize(
+    ("text", "slug", "words"),
+    [
+        (GOOD + 'labels = "names.txt"\n', "option-unfit", "bad.toml: stage 1 (detect): `labels` does not go with this"),
+        (GOOD + 'classes = ["zebra"]\n', "class-unknown", "bad.toml: stage 1 (detect): "),
+        ('[[stage]]\nuse = "segment"\nmodel = "skin"\npreset = "tf"\n', "option-unfit", "stage 1 (segment): `preset` "),
+    ],
+)
+def test_h2_options_that_a_model_does_not_have(here, capsys, text, slug, words):
+    told = refused(capsys, text)
+    assert told.startswith(f"visionkit: error[{slug}]: ")
     assert words in told
 
 

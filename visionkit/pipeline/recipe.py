@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import re
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import RecipeError, UsageError
-from visionkit.pipeline.recipe_stages import SAME_WORD, STAGES, Building, Kind
+from visionkit.io.text import safe_text
+from visionkit.pipeline.recipe_stages import SAME_WORD, STAGES, Building, Kind, in_keys
 from visionkit.pipeline.recipe_values import Option
 from visionkit.resources import models_dir
 
@@ -82,7 +82,7 @@ class Recipe:
         """
         seen: list[str] = []
         for number, stage in enumerate(self.stages, 1):
-            where = f"{self.name}: stage {number} ({stage.use})"
+            where = self._where(number)
             options = stage.options
             if stage.use in seen:
                 raise RecipeError(
@@ -99,15 +99,15 @@ class Recipe:
             try:
                 stage.kind.check(options)
             except UsageError as error:
-                told = re.sub(r"--([a-z][a-z-]*)", lambda found: f"`{found[1].replace('-', '_')}`", error.message)
-                raise RecipeError(error.slug, f"{where}: {told}") from error
+                raise RecipeError(error.slug, f"{where}: {in_keys(error.message)}") from error
             seen.append(stage.use)
 
     def steps(self, building: Building | None = None) -> list[Step]:
         """The steps of one run, new for each."""
         self.check()
         building = dataclasses.replace(building or Building(), before={})
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages, 1):
+            building.where = self._where(number)
             building.before[stage.use] = stage.kind.build(stage.options, building)
         return list(building.before.values())
 
@@ -146,6 +146,10 @@ class Recipe:
                 if os.path.lexists(path):
                     found += [path, *(sorted(path.iterdir()) if path.is_dir() else ())]
         return found
+
+    def _where(self, number: int) -> str:
+        name = self.name if self.path is None else safe_text(self.path.name)
+        return f"{name}: stage {number} ({self.stages[number - 1].use})"
 
     def _place(self, name: str) -> tuple[int, str]:
         """Stage and key that a setting names."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from visionkit.errors import UsageError
+from visionkit.errors import RecipeError, UsageError
 from visionkit.pipeline.recipe_values import (
     Option,
     box,
@@ -27,7 +28,7 @@ from visionkit.pipeline.steps import Silent, Step, Telling
 if TYPE_CHECKING:
     from visionkit.pipeline.stage import Stage
 
-__all__ = ["OUTPUT", "SAME_WORD", "SOURCE", "STAGES", "Building", "Kind"]
+__all__ = ["OUTPUT", "SAME_WORD", "SOURCE", "STAGES", "Building", "Kind", "in_keys"]
 
 ANCHORS = choice("corners", "center", "bottom")
 PRESET = Option(choice("torch", "tf", "caffe", "unit", "raw"))
@@ -44,6 +45,7 @@ class Building:
         trust: whether model files may run code; never a recipe's word.
         codec, end_s: of the run, for videos that a step writes.
         before: the steps that stand before, by the name of their kind.
+        where: the recipe and the stage that is built, for messages.
     """
 
     telling: Telling = field(default_factory=Silent)
@@ -52,6 +54,19 @@ class Building:
     codec: str = "auto"
     end_s: float | None = None
     before: dict[str, Step] = field(default_factory=dict)
+    where: str = "the recipe"
+
+    def loader(self, load: Callable[[], Any]) -> Callable[[], Any]:
+        """`load`, whose UsageError becomes a RecipeError that names the stage."""
+        where = self.where
+
+        def made() -> Any:
+            try:
+                return load()
+            except UsageError as error:
+                raise RecipeError(error.slug, f"{where}: {in_keys(error.message)}") from error
+
+        return made
 
     def find(self, *kinds: str) -> Stage:
         """The stage of the last step before of one of these kinds."""
@@ -87,6 +102,11 @@ MODEL = {
 LABELS = {"labels": Option(text, place="file"), "preset": PRESET}
 
 
+def in_keys(message: str) -> str:
+    """A message about options of the command line, told of a recipe's keys."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda found: f"`{found[1].replace('-', '_')}`", message)
+
+
 def _detect_check(options: Mapping[str, Any]) -> None:
     from visionkit.pipeline.step_detect import check_detect
 
@@ -97,7 +117,7 @@ def _detect(options: Mapping[str, Any], building: Building) -> Step:
     from visionkit.pipeline.step_detect import DetectStep, detector_of
 
     told = {**options, "trust_model": building.trust}
-    return DetectStep(lambda: detector_of(told, building.telling), options)
+    return DetectStep(building.loader(lambda: detector_of(told, building.telling)), options)
 
 
 def _segment_check(options: Mapping[str, Any]) -> None:
@@ -110,7 +130,7 @@ def _segment(options: Mapping[str, Any], building: Building) -> Step:
     from visionkit.pipeline.step_segment import SegmentStep, segmenter_of
 
     told = {**options, "trust_model": building.trust}
-    return SegmentStep(lambda: segmenter_of(told, building.telling), options)
+    return SegmentStep(building.loader(lambda: segmenter_of(told, building.telling)), options)
 
 
 def _classify(options: Mapping[str, Any], building: Building) -> Step:
@@ -118,7 +138,7 @@ def _classify(options: Mapping[str, Any], building: Building) -> Step:
 
     told = {**options, "trust_model": building.trust}
     crops: Any = building.find("rectify") if options["of"] == "crops" else None
-    return ClassifyStep(lambda: classifier_of(told, building.telling), options, crops=crops)
+    return ClassifyStep(building.loader(lambda: classifier_of(told, building.telling)), options, crops=crops)
 
 
 def _classify_check(options: Mapping[str, Any]) -> None:
@@ -132,7 +152,7 @@ def _dense(options: Mapping[str, Any], building: Building) -> Step:
     def load() -> Any:
         return dense_classifier_of(options, building.telling, encoding=building.encoding)
 
-    return DenseStep(load, options, building.telling)
+    return DenseStep(building.loader(load), options, building.telling)
 
 
 def _dense_check(options: Mapping[str, Any]) -> None:
@@ -143,7 +163,10 @@ def _dense_check(options: Mapping[str, Any]) -> None:
 def _track(options: Mapping[str, Any], building: Building) -> Step:
     from visionkit.pipeline.step_track import TrackStep, tracker_of
 
-    return TrackStep(lambda: tracker_of(options, building.telling, encoding=building.encoding), options["box"])
+    def load() -> Any:
+        return tracker_of(options, building.telling, encoding=building.encoding)
+
+    return TrackStep(building.loader(load), options["box"])
 
 
 def _track_check(options: Mapping[str, Any]) -> None:
@@ -157,7 +180,7 @@ def _rectify(options: Mapping[str, Any], building: Building) -> Step:
     boxes = building.find("detect", "regions").name if options["boxes"] else None
     fixed = options["model"] is None
     told = {**options, "codec": building.codec, "end_s": building.end_s}
-    load: Any = rectifier_of(told) if fixed else lambda: rectifier_of(told, building.telling)
+    load: Any = rectifier_of(told) if fixed else building.loader(lambda: rectifier_of(told, building.telling))
     return RectifyStep(load, told, boxes=boxes)
 
 
