@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from visionkit.draw import draw_regions
-from visionkit.structures import Rectified
+from visionkit.draw import draw_region_classes, draw_regions
+from visionkit.draw.region import OUTLINES
+from visionkit.structures import Classification, MultiClassification, Rectified
 
 QUAD = np.array([[60, 40], [180, 60], [160, 200], [50, 180]], float)
 
@@ -49,3 +50,24 @@ def test_any_size_and_any_outline(size_hw):
     far = np.array([[-1e9, 0], [1e9, 5], [np.inf, 1e12], [np.nan, 3]])
     for outline in (QUAD, far):
         assert draw_regions(image, [region(outline)] * 6, in_place=True) is image
+
+
+def test_labels_of_regions_stay_inside_and_have_the_outline_s_colour():
+    image = np.full((240, 320, 3), 40, np.uint8)
+    boxes = np.array([[20, 30, 120, 130], [200, 100, 330, 300], [0, 0, 40, 40]], float).reshape(-1, 2, 2)
+    found = [
+        Classification(np.array([1, 0]), np.array([0.9, 0.1], np.float32)),
+        MultiClassification({"a": Classification(np.array([7]), np.array([0.5], np.float32))}),
+        None,
+    ]
+    drawn = draw_region_classes(image, boxes, found, ("cat", "dog"))
+    assert (image == 40).all()
+    for place, (rows, columns) in enumerate([(slice(105, 130), slice(20, 120)), (slice(210, 240), slice(200, 320))]):
+        assert (drawn[rows, columns] == OUTLINES[place]).all(axis=-1).any()
+    changed = (drawn != image).any(axis=-1)
+    assert not changed[:100].any()
+    nothing = [Classification(np.zeros(0, int), np.zeros(0, np.float32))]
+    np.testing.assert_array_equal(draw_region_classes(image, boxes[:1], nothing), image)
+    again = image.copy()
+    assert draw_region_classes(again, boxes, found, ("cat", "dog"), in_place=True) is again
+    np.testing.assert_array_equal(again, drawn)
