@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,6 @@ __all__ = ["DEFAULT_KINDS", "KINDS", "Kind", "Variant", "Workshop", "build_varia
 
 FAULT = "calibration-"  # how the slugs of what is wrong with a calibration begin
 AT_FAULT = "the calibration is at fault: "  # which the verdict says itself
-TFMOT = ("tensorflow_model_optimization", "tf_keras")
 REASON = 300  # characters of what a library said
 
 
@@ -146,12 +144,6 @@ def _quantized(kind: str, workshop: Workshop, path: Path) -> Sequence[str] | Non
     return [f"kept in float: {', '.join(workshop.keep_float)}"] if workshop.keep_float else None
 
 
-def _elsewhere(module: str, workshop: Workshop, path: Path) -> Sequence[str] | None:
-    """Built by `build(workshop, path)` of another module of this room."""
-    found: Sequence[str] | None = importlib.import_module(f"visionkit.compress.{module}").build(workshop, path)
-    return found
-
-
 def _trained(workshop: Workshop, path: Path) -> Sequence[str] | None:
     from visionkit.runtime.quiet import import_keras
 
@@ -184,10 +176,6 @@ def _thin(name: str, module: str, says: str) -> Kind:
     return Kind(name, f"{says} (class folders)", functools.partial(_thinned, module), needs=needs, trained=True)
 
 
-def _thinned(name: str, module: str, says: str) -> Kind:
-    return Kind(name, f"{says} (class folders)", functools.partial(_elsewhere, module), needs=TFMOT, trained=True)
-
-
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -196,8 +184,6 @@ KINDS: Mapping[str, Kind] = {
         _row("int8", "weights and activations in 8 bits, float at the ends", calibrated=True, rescuable=True),
         _row("int8-io", "the same with integers at the ends too", calibrated=True, rescuable=True),
         Kind("qat", "trained on with rounding, so that 8 bits hurt less (class folders)", _trained, trained=True),
-        _thinned("pruned", "prune", "most weights zero, trained with that: smaller when zipped"),
-        _thinned("clustered", "cluster", "few different weights, trained with that: smaller when zipped"),
         _thin("pruned", "prune", "trained on with most weights zero: small when zipped, as fast as before"),
         _thin("clustered", "cluster", "trained on with few values in a kernel: small when zipped, as fast as before"),
     )
