@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.tasks.cards import write_card
 from tests.tasks.made_artifacts import int8_artifact, made_artifact
 from tests.tasks.made_detect import write_detect_card
 from tests.tasks.made_segment import write_segment_card
+from visionkit.resources import models_dir
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -51,6 +53,7 @@ def folder(tmp_path_factory) -> Path:
     int8_artifact(card, folder / "int8.tflite", list(frames(8)))
     made_artifact(write_segment_card(folder / "segment"), "litert")
     made_artifact(write_detect_card(folder / "detect"), "litert")
+    made_artifact(shutil.copytree(models_dir() / "siambox_light", folder / "track"), "litert")
     return folder
 
 
@@ -58,6 +61,7 @@ COMMANDS = {
     "classify": ["classify", "clip.avi", "--model", "classify_litert.tflite"],
     "classify int8": ["classify", "clip.avi", "--model", "int8.tflite", "--smooth", "0"],
     "segment": ["segment", "clip.avi", "--model", "segment_litert.tflite"],
+    "track": ["track", "clip.avi", "--box", "12,42,36,36", "--model", "track_litert.tflite"],
     "detect": ["detect", "clip.avi", "--model", "detect_litert.tflite", "--conf", "0.02"],
 }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from visionkit.geometry.crops import cell_cover
+from visionkit.runtime.steps import to_steps
 
 if TYPE_CHECKING:
     from visionkit.runtime import Runner
@@ -42,6 +43,7 @@ class BoxMatcher:
 
     def __init__(self, exemplar: Runner, search: Runner) -> None:
         self._exemplar, self._search = exemplar, search
+        self._levels = {"exemplar": _Levels(exemplar, "exemplar"), "search": _Levels(search, "search")}
         self.exemplar_size = _side(exemplar, "exemplar")
         self.search_size = _side(search, "search")
         cells = int(search.outputs["scores"].shape[1] or 0)
@@ -52,14 +54,14 @@ class BoxMatcher:
 
     def encode(self, exemplar: Image, box: Array) -> Target:
         """What to look for: the object in `box` (4,) xyxy of the exemplar uint8 (z, z, 3) RGB."""
-        features = self._exemplar(exemplar=exemplar[None].astype(np.float32))["exemplar_features"]
+        features = self._exemplar(exemplar=self._levels["exemplar"](exemplar))["exemplar_features"]
         cover = cell_cover(box, self.exemplar_size, cells=self._kernel, stride=self._stride)
         return Target(features, cover[None, ..., None])
 
     def match(self, target: Target, search: Image) -> tuple[Array, Array]:
         """Scores (K,) in [0, 1] and boxes (K, 4) xyxy in pixels of the search region uint8 (x, x, 3) RGB."""
         found = self._search(
-            exemplar_features=target.features, exemplar_cover=target.cover, search=search[None].astype(np.float32)
+            exemplar_features=target.features, exemplar_cover=target.cover, search=self._levels["search"](search)
         )
         ltrb = found["ltrb"].reshape(-1, 4)
         boxes = np.concatenate([self._centers - ltrb[:, :2], self._centers + ltrb[:, 2:]], axis=1)
@@ -82,20 +84,21 @@ class CorrelationMatcher:
 
     def __init__(self, exemplar: Runner, search: Runner, *, stride: int = 8) -> None:
         self._exemplar, self._search = exemplar, search
+        self._levels = {"exemplar": _Levels(exemplar, "exemplar"), "search": _Levels(search, "search")}
         self.exemplar_size = _side(exemplar, "exemplar")
         self.search_size = _side(search, "search")
         self.stride = stride
 
     def encode(self, exemplar: Image) -> Array:
         """Features of the exemplar uint8 (z, z, 3) RGB."""
-        features: Array = self._exemplar(exemplar=exemplar[None].astype(np.float32))["exemplar_features"]
+        features: Array = self._exemplar(exemplar=self._levels["exemplar"](exemplar))["exemplar_features"]
         return features
 
     def respond(self, target: object, searches: Image) -> Array:
         """Responses (S, n, n) to the search regions uint8 (S, x, x, 3) RGB."""
         features = np.asarray(target, np.float32)
         found = [
-            self._search(exemplar_features=features, search=search[None].astype(np.float32))["response"][0, ..., 0]
+            self._search(exemplar_features=features, search=self._levels["search"](search))["response"][0, ..., 0]
             for search in searches
         ]
         return np.stack(found)
@@ -104,6 +107,19 @@ class CorrelationMatcher:
         """Give the runners' memory back."""
         self._exemplar.close()
         self._search.close()
+
+
+class _Levels:
+    """An image uint8 (n, n, 3) as a runner's input (1, n, n, 3): its levels as floats, or looked up as its steps."""
+
+    def __init__(self, runner: Runner, name: str) -> None:
+        spec = runner.native[name]
+        self._table = None
+        if spec.dtype != np.float32:
+            self._table = to_steps(np.arange(256, dtype=np.float32), spec.dtype, spec.quantization)
+
+    def __call__(self, image: Image) -> npt.NDArray[Any]:
+        return image[None].astype(np.float32) if self._table is None else self._table[image][None]
 
 
 def _side(runner: Runner, name: str) -> int:
