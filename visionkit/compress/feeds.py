@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["network_feeds"]
 
-DEFAULT, IMAGE = "serving_default", "image"
+DEFAULT = "serving_default"
+SMALLEST = 16  # side of what is an image; a smaller (1, h, w, 1) is a map
 
 
 def network_feeds(artifact: Artifact, parts: Mapping[str, bytes], calibration: Calibration) -> dict[str, list[Feed]]:
@@ -49,7 +50,8 @@ def network_feeds(artifact: Artifact, parts: Mapping[str, bytes], calibration: C
             feeds[name] = _image_feeds(artifact, parts[name], specs[name][0], calibration)
     for name in names:
         if name not in feeds:
-            feeds[name] = _chained(name, specs, parts, feeds) or _served(artifact, parts, name, calibration)
+            feeds[name] = _chained(artifact, name, specs, parts, calibration)
+            feeds[name] = feeds[name] or _served(artifact, parts, name, calibration)
     return feeds
 
 
@@ -63,7 +65,8 @@ def _takes_image(specs: Sequence[TensorSpec]) -> bool:
 
 
 def _is_image(spec: TensorSpec) -> bool:
-    return len(spec.shape) == 4 and spec.shape[-1] in (1, 3) and spec.dtype == np.float32
+    sides = [side or 0 for side in spec.shape[1:3]]
+    return len(spec.shape) == 4 and spec.shape[-1] in (1, 3) and min(sides) >= SMALLEST and spec.dtype == np.float32
 
 
 def _rule(artifact: Artifact, spec: TensorSpec) -> InputRule:
@@ -99,39 +102,34 @@ def _image_feeds(artifact: Artifact, content: bytes, spec: TensorSpec, calibrati
 
 
 def _chained(
+    artifact: Artifact,
     name: str,
     specs: Mapping[str, Sequence[TensorSpec]],
     parts: Mapping[str, bytes],
-    feeds: Mapping[str, Sequence[Feed]],
+    calibration: Calibration,
 ) -> list[Feed]:
-    """Feeds of a network that takes an image and what another network made of one."""
-    from visionkit.runtime.base import Runner
+    """Feeds of a network that takes an image and what another made of one: an object, and the region to find it in.
 
+    The other network gets the middle of the region. What neither tells is as in the artifact's probes.
+    """
     images = [spec for spec in specs[name] if _is_image(spec)]
-    others = [spec for spec in specs[name] if not _is_image(spec)]
-    for giver, examples in feeds.items():
-        runner: Runner
-        with open_litert(parts[giver], threads=1) as runner:
-            outputs = {spec.shape: spec.name for spec in runner.outputs.values()}
-            if not others or len(images) > 1 or any(spec.shape not in outputs for spec in others):
-                continue
-            found: list[Feed] = []
-            for feed in examples:
-                made = runner(**feed)
-                entry: dict[str, Array] = {spec.name: made[outputs[spec.shape]] for spec in others}
-                (image,) = feed.values()
-                found.append(entry | {spec.name: _fitted(image, spec) for spec in images})
-            return found
-    return []
-
-
-def _fitted(image: Array, spec: TensorSpec) -> Array:
-    """A network input for another network of the same kind, of another size: the exemplar's crop inside a search."""
-    import cv2
-
-    height, width = (int(side or 1) for side in spec.shape[1:3])
-    resized = [cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in image]
-    return np.stack(resized).reshape(-1, height, width, image.shape[-1]).astype(np.float32)
+    probes = artifact.probes()
+    rest = {spec.name: probes.get(f"raw/{name}/{spec.name}/0") for spec in specs[name] if spec not in images}
+    givers = [giver for giver in specs if giver != name and _takes_image(specs[giver])]
+    if len(images) != 1 or not givers or not calibration.images:
+        return []
+    rule, side = _rule(artifact, images[0]), int(specs[givers[0]][0].shape[1] or 0)
+    first = [(length - side) // 2 for length in rule.size_hw]
+    feeds: list[Feed] = []
+    with open_litert(parts[givers[0]], threads=1) as runner:
+        for region in calibration.network_inputs(rule):
+            inner = region[:, first[0] : first[0] + side, first[1] : first[1] + side]
+            made = runner(**{specs[givers[0]][0].name: np.ascontiguousarray(inner)})
+            feed = {images[0].name: region, **{key: made.get(key, value) for key, value in rest.items()}}
+            if any(value is None for value in feed.values()):
+                return []
+            feeds.append({key: value for key, value in feed.items() if value is not None})
+    return feeds
 
 
 def _served(artifact: Artifact, parts: Mapping[str, bytes], name: str, calibration: Calibration) -> list[Feed]:

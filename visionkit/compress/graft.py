@@ -81,7 +81,10 @@ def found_inputs(host: bytes, pattern: bytes) -> dict[str, str] | None:
 
 
 def integer_ends(content: bytes) -> bytes:
-    """The file with one signature without the QUANTIZE at its inputs and the DEQUANTIZE at its outputs."""
+    """The file with one signature without the QUANTIZE at its inputs and the DEQUANTIZE at its outputs.
+
+    An end that float operations read, too, stays float.
+    """
     model = read_model(content)
     (entry,) = model.signatureDefs
     graph = model.subgraphs[entry.subgraphIndex]
@@ -93,7 +96,8 @@ def integer_ends(content: bytes) -> bytes:
             graph.inputs = _renumbered(graph.inputs, end, int(readers[0].outputs[0]))
     for end in entry.outputs:
         makers = [op for op in graph.operators if end.tensorIndex in op.outputs]
-        if len(makers) == 1 and kind_of(model, makers[0]) == "DEQUANTIZE":
+        is_read = any(end.tensorIndex in op.inputs for op in graph.operators)
+        if len(makers) == 1 and kind_of(model, makers[0]) == "DEQUANTIZE" and not is_read:
             removed.append(makers[0])
             graph.outputs = _renumbered(graph.outputs, end, int(makers[0].inputs[0]))
     graph.operators = [op for op in graph.operators if not any(op is one for one in removed)]
@@ -173,8 +177,9 @@ class _Matching:
 
 
 def _key(model: Any, graph: Any, operation: Any) -> tuple[str, str, tuple[str, ...], tuple[int, ...]]:
-    """What an operation does: kind, settings, digests of its constants, and places of the inputs that are computed."""
+    """What an operation does: kind, settings and sizes, digests of its constants, places of the inputs that flow."""
     settings = "" if operation.builtinOptions is None else repr(sorted(_plain(operation.builtinOptions)))
+    settings += repr([_sizes(graph.tensors[int(index)]) for index in operation.outputs])
     constants, flows = [], []
     for place, index in enumerate(operation.inputs):
         if index < 0:
@@ -185,9 +190,13 @@ def _key(model: Any, graph: Any, operation: Any) -> tuple[str, str, tuple[str, .
             flows.append(place)
             continue
         digest = hashlib.blake2b(data.tobytes(), digest_size=16)
-        digest.update(repr((list(tensor.shape if tensor.shape is not None else []), int(tensor.type))).encode())
+        digest.update(repr((_sizes(tensor), int(tensor.type))).encode())
         constants.append(digest.hexdigest())
     return kind_of(model, operation), settings, tuple(constants), tuple(flows)
+
+
+def _sizes(tensor: Any) -> list[int]:
+    return [int(side) for side in tensor.shape] if tensor.shape is not None else []
 
 
 def _plain(options: Any) -> Iterable[tuple[str, str]]:

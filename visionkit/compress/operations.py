@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 CROSSINGS = ("QUANTIZE", "DEQUANTIZE")
+OTHER = (*CROSSINGS, "CAST")  # a CAST makes pixels or class numbers of bytes, which are not quantized
 INTEGERS = ("int8", "uint8", "int16", "int4", "int2")
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 WEIGHTY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -65,7 +66,7 @@ class OperationRow:
     @property
     def is_integer(self) -> bool:
         """Whether it computes on quantized integers."""
-        return not self.is_float and self.kind not in CROSSINGS and any(kind in INTEGERS for kind in self.outputs)
+        return not self.is_float and self.kind not in OTHER and any(kind in INTEGERS for kind in self.outputs)
 
     @property
     def types(self) -> str:

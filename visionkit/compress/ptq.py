@@ -157,25 +157,25 @@ def rebuild(parts: Mapping[str, bytes], networks: Mapping[str, bytes], *, intege
 
 
 def _grafted(host: bytes, parts: Mapping[str, bytes], networks: Mapping[str, bytes]) -> bytes:
-    """The host with every network in it replaced."""
+    """The host with networks replaced until none of its heavy operations stays in float that did not in them."""
     failures = []
     for name, network in networks.items():
         try:
             host = graft(host, parts[name], network)
         except GraftError as error:
             failures.append(f"{name}: {error}")
-    if len(failures) == len(networks):
-        raise GraftError("; ".join(failures))
-    if left := [row for row in list_operations(host) if row.kind in HEAVY and row.is_float and _is_new(row, networks)]:
-        raise GraftError(f"{left[0].layer or left[0].name} would stay in float" + "".join(f"; {f}" for f in failures))
-    return host
+            continue
+        if not (left := _left_in_float(host, networks)):
+            return host
+        failures.append(f"{left} would stay in float")
+    raise GraftError("; ".join(failures))
 
 
-def _is_new(row: Any, networks: Mapping[str, bytes]) -> bool:
-    """Whether an operation is not one that the networks themselves kept in float."""
-    return not any(
-        other.is_float and other.name == row.name for one in networks.values() for other in list_operations(one)
-    )
+def _left_in_float(host: bytes, networks: Mapping[str, bytes]) -> str:
+    """The first layer with weights that computes in float, and does not in the networks; empty if there is none."""
+    kept = {row.name for one in networks.values() for row in list_operations(one) if row.is_float}
+    left = [row for row in list_operations(host) if row.kind in HEAVY and row.is_float and row.name not in kept]
+    return left[0].layer or left[0].name if left else ""
 
 
 def _float_artifact(path: Path) -> Artifact:
@@ -230,7 +230,7 @@ def _probes(artifact: Artifact, content: bytes, made: Path) -> dict[str, Array]:
     from visionkit.runtime.tflite_file import main_graph, read_model
 
     old = artifact.probes()
-    found = {name: array for name, array in old.items() if name.startswith("image_")}
+    found = {name: array for name, array in old.items() if name == "image_0"}  # one will do: they are not small
     trials: list[Trial] = []
     for signature in main_graph(read_model(content)):
         with open_litert(content, threads=1, key=signature, label=made.name) as runner:
@@ -253,11 +253,8 @@ def _probes(artifact: Artifact, content: bytes, made: Path) -> dict[str, Array]:
 def _feeds_of(signature: str, runner: Any, probes: Mapping[str, Array]) -> list[tuple[int, dict[str, Array]]]:
     """Numbered inputs of a signature among the probes."""
     names = list(runner.inputs)
-    if names == [IMAGE] and runner.inputs[IMAGE].dtype == np.uint8:
-        count = sum(name.startswith("image_") for name in probes)
-        shape = runner.inputs[IMAGE].shape
-        images = [np.broadcast_to(probes[f"image_{i}"], shape) for i in range(count)] if count else []
-        return [(i, {IMAGE: np.ascontiguousarray(image)}) for i, image in enumerate(images)]
+    if names == [IMAGE] and runner.inputs[IMAGE].dtype == np.uint8 and "image_0" in probes:
+        return [(0, {IMAGE: np.array(np.broadcast_to(probes["image_0"], runner.inputs[IMAGE].shape))})]
     place = f"raw/{signature}"
     if all(f"{place}/{name}/0" in probes for name in names):
         return [(0, {name: probes[f"{place}/{name}/0"] for name in names})]

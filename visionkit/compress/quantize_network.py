@@ -34,7 +34,7 @@ class Quantized:
     Args:
         content: the `.tflite`: the float one's signature, inputs and outputs in float32.
         engine: that made it: `ai-edge`, `tensorflow` or `own`.
-        kept: layers that stayed in float because that was asked for.
+        kept: layers that stayed in float because that was asked for, or because they are `samplers`.
         islands: layers that compute in float between integer ones although nobody asked.
         method: by which the ranges of activations were taken.
     """
@@ -162,6 +162,17 @@ def kept_layers(content: bytes, patterns: Sequence[str]) -> dict[str, str]:
     return {name: layer for name, layer in names.items() if matches(patterns, name, layer)}
 
 
+def samplers(content: bytes) -> dict[str, str]:
+    """Output tensors of layers that take values at computed places (a spatial transformer), with their layers.
+
+    Eight bits of a coordinate are a third of a pixel on an input of 96, so these stay in float (a classifier of signs
+    that it straightens itself: 98.8 % in eight bits, 99.6 % so, and in float).
+    """
+    rows = list_operations(content)
+    layers = {row.layer for row in rows if row.kind == "FLOOR" and row.layer}
+    return {row.name: row.layer for row in rows if row.layer in layers}
+
+
 def _weights_only(content: bytes, kind: str, keep_float: Sequence[str], engine: str) -> Quantized:
     kept = kept_layers(content, keep_float)
     if kind == "dynamic" and engine == "ai-edge":
@@ -184,7 +195,7 @@ def _static(
     per_channel: bool,
 ) -> Quantized:
     low, content = floors(content), lowered(content)
-    kept = kept_layers(content, keep_float)
+    kept = kept_layers(content, keep_float) | samplers(content)
     meter = RangeMeter(content, feeds, exact=_ends(content), floors=low)
     methods = [method] if method != "auto" else METHODS if kind == "int8" else METHODS[:1]
     how = {"keep": list(kept), "activation_bits": STATIC[kind], "per_channel": per_channel}

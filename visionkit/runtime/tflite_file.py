@@ -58,10 +58,11 @@ def write_model(model: Any) -> bytes:
     import flatbuffers
 
     once: dict[bytes, _Once] = {}
+    vectors: dict[bytes, int] = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tensor.quantization is not None:
-                shared = _Once(tensor.quantization)
+                shared = _Once(tensor.quantization, vectors)
                 tensor.quantization = once.setdefault(shared.key, shared)
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -73,10 +74,13 @@ def write_model(model: Any) -> bytes:
 
 
 class _Once:
-    """Scales and zero points that are written when they are first asked for, and referred to from then on."""
+    """Scales and zero points that are written when they are first asked for, and referred to from then on.
 
-    def __init__(self, parameters: Any) -> None:
-        self.parameters, self.offset = parameters, 0
+    Zero points are eight bytes a channel and nearly always 0, so that tensors share theirs even where scales differ.
+    """
+
+    def __init__(self, parameters: Any, vectors: dict[bytes, int]) -> None:
+        self.parameters, self.vectors, self.offset = parameters, vectors, 0
         known = sorted(vars(parameters).items())
         self.key = b"".join(
             name.encode() + (np.asarray(value).tobytes() if value is not None else b"-") for name, value in known
@@ -84,8 +88,25 @@ class _Once:
 
     def Pack(self, builder: Any) -> int:  # noqa: N802 - as the schema's objects are called
         if not self.offset:
-            self.offset = self.parameters.Pack(builder)
+            self.offset = self.parameters.Pack(builder) if self.parameters.details is not None else self._pack(builder)
         return self.offset
+
+    def _pack(self, builder: Any) -> int:
+        schema, own = _schema(), self.parameters
+        fields = {"Min": own.min, "Max": own.max, "Scale": own.scale, "ZeroPoint": own.zeroPoint}
+        places = {name: self._vector(builder, values) for name, values in fields.items() if values is not None}
+        schema.QuantizationParametersStart(builder)
+        for name, place in places.items():
+            getattr(schema, f"QuantizationParametersAdd{name}")(builder, place)
+        schema.QuantizationParametersAddQuantizedDimension(builder, own.quantizedDimension)
+        return int(schema.QuantizationParametersEnd(builder))
+
+    def _vector(self, builder: Any, values: Any) -> int:
+        array = np.asarray(values)
+        key = array.dtype.str.encode() + array.tobytes()
+        if key not in self.vectors:
+            self.vectors[key] = int(builder.CreateNumpyVector(array))
+        return self.vectors[key]
 
 
 def text_of(raw: bytes | str | None) -> str:
