@@ -356,3 +356,22 @@ def test_differences():
     assert check.difference(np.array([1, 2]), np.array([1.0, 2.0])) == np.inf
     assert check.difference(np.array([np.nan]), np.array([np.nan])) == 0
     assert check.difference(np.array([np.nan]), np.array([1.0])) == np.inf
+
+
+def test_files_beside_an_openvino_model_are_the_users_until_told(folder, tmp_path):
+    if missing := formats.FORMATS["openvino"].missing:
+        pytest.skip(f"openvino needs {', '.join(missing)}")
+    (tmp_path / "tiny.labels.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"tiny\.labels\.txt' already exists"):
+        export_model(folder, tmp_path / "tiny.xml", format="openvino")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.labels.txt"]
+    export_model(folder, tmp_path / "tiny.xml", format="openvino", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "tiny.bin",
+        "tiny.labels.txt",
+        "tiny.probes.npz",
+        "tiny.visionkit.json",
+        "tiny.xml",
+    ]
+    (tmp_path / "tiny.xml").unlink()  # as if killed before the last of them
+    export_model(folder, tmp_path / "tiny.xml", format="openvino")

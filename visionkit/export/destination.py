@@ -17,6 +17,7 @@ from visionkit.io.text import safe_text
 
 __all__ = ["check_target", "destination"]
 
+DESCRIPTION = ".visionkit.json"
 FULL = ("no space left", "disk quota exceeded", "file too large")
 
 
@@ -69,9 +70,11 @@ def destination(target: Path, suffix: str, *, overwrite: bool = False) -> Iterat
         with _hidden(target) as folder:
             made = folder / target.name
             yield made
-            for file in sorted(folder.glob(f"{_escaped(target.stem)}.*")):
-                if file.is_file() and file != made:
-                    _put(file, target.with_name(file.name), overwrite=True)
+            beside = sorted((file for file in folder.iterdir() if _is_beside(file, made)), key=_is_other)
+            if not overwrite:
+                _check_beside([target.with_name(file.name) for file in beside])
+            for file in beside:
+                _put(file, target.with_name(file.name), overwrite=True)
             _put(made, target, overwrite=overwrite)
             sync_folder(target.parent)
 
@@ -128,5 +131,17 @@ def _is_full(error: BaseException) -> bool:
     return any(words in text for words in FULL)
 
 
-def _escaped(stem: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
+def _is_beside(file: Path, made: Path) -> bool:
+    return file.is_file() and file != made and file.name.startswith(f"{made.stem}.")
+
+
+def _is_other(file: Path) -> bool:
+    """Whether it is not the description, which comes first: it says whose the others are."""
+    return not file.name.endswith(DESCRIPTION)
+
+
+def _check_beside(targets: list[Path]) -> None:
+    """Raises `exists` for a file in the way, but for those that an export left which was killed before its last."""
+    there = [target for target in targets if os.path.lexists(target)]
+    if there and not (there[0].name.endswith(DESCRIPTION) and b'"visionkit":' in there[0].read_bytes()):
+        raise OutputError("exists", f"'{safe_text(there[0])}' already exists; pass --overwrite or choose another --out")

@@ -39,6 +39,8 @@ def make_plan(card: Card, options: ExportOptions) -> ExportPlan:
     A network with a spatial transformer also has `raw_theta`, its theta beside the logits.
     """
     rule = card_rule(card, options.size_hw)
+    if rule.resize_size is not None:  # a card's crop never reaches beyond the image
+        rule = dataclasses.replace(rule, resize_size=max(rule.resize_size, *rule.size_hw))
     network = card_network(card, rule, weights=options.weights, notice=options.notice, progress=options.progress)
     return _Story(network.model(), rule, _described(card, rule)).plan()
 

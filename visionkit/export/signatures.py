@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ class Signatures:
     options: ExportOptions
     fixed_hw: tuple[int, int]
 
-    @property
+    @functools.cached_property
     def calls(self) -> dict[str, NamedCall]:
         """By name, `serving_default` first."""
         found = {DEFAULT: self.serving, **{name: self.raw(name) for name in self.plan.raw}}
