@@ -28,6 +28,9 @@ from visionkit.runtime.tflite_file import (
 __all__ = ["GraftError", "found_inputs", "graft", "integer_ends"]
 
 Pairs = dict[int, int]
+Key = tuple[str, str, tuple[tuple[int, str], ...], tuple[int, ...]]
+
+TELLING_BYTES = 64  # of constants that tell an operation apart; axes and sizes are shorter
 
 
 class GraftError(Exception):
@@ -122,7 +125,7 @@ def _matched(host: tuple[Any, Any], pattern: tuple[Any, Any]) -> tuple[Pairs, Pa
     waiting = [
         (index, places[key])
         for index, key in enumerate(keys[0])
-        if key[2] and counts[0][key] == 1 and counts[1][key] == 1
+        if counts[0][key] == counts[1][key] == 1 and any(size >= TELLING_BYTES for size, _ in key[2])
     ]
     matching = _Matching(host[1], pattern[1], keys)
     matching.add(waiting)
@@ -134,7 +137,7 @@ def _matched(host: tuple[Any, Any], pattern: tuple[Any, Any]) -> tuple[Pairs, Pa
 class _Matching:
     """Pairs of operations and of tensors found so far."""
 
-    def __init__(self, host: Any, pattern: Any, keys: list[list[Any]]) -> None:
+    def __init__(self, host: Any, pattern: Any, keys: list[list[Key]]) -> None:
         self.graphs, self.keys = (host, pattern), keys
         self.makers = [{int(i): n for n, op in enumerate(g.operators) for i in op.outputs} for g in self.graphs]
         self.operations: Pairs = {}
@@ -176,11 +179,12 @@ class _Matching:
         return found
 
 
-def _key(model: Any, graph: Any, operation: Any) -> tuple[str, str, tuple[str, ...], tuple[int, ...]]:
+def _key(model: Any, graph: Any, operation: Any) -> Key:
     """What an operation does: kind, settings and sizes, digests of its constants, places of the inputs that flow."""
     settings = "" if operation.builtinOptions is None else repr(sorted(_plain(operation.builtinOptions)))
     settings += repr([_sizes(graph.tensors[int(index)]) for index in operation.outputs])
-    constants, flows = [], []
+    constants: list[tuple[int, str]] = []
+    flows: list[int] = []
     for place, index in enumerate(operation.inputs):
         if index < 0:
             continue
@@ -191,7 +195,7 @@ def _key(model: Any, graph: Any, operation: Any) -> tuple[str, str, tuple[str, .
             continue
         digest = hashlib.blake2b(data.tobytes(), digest_size=16)
         digest.update(repr((_sizes(tensor), int(tensor.type))).encode())
-        constants.append(digest.hexdigest())
+        constants.append((len(data), digest.hexdigest()))
     return kind_of(model, operation), settings, tuple(constants), tuple(flows)
 
 
