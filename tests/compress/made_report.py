@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from visionkit.compress.report import Disagreement, LayerDamage, QuantizeReport, RescueStep
+from visionkit.compress.report_data import Disagreement, LayerDamage, QuantizeReport, RescueStep
 from visionkit.compress.verdict import Bounds, ClassChange, Interval, Timing, VariantFacts, decide
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from visionkit.compress.report import LayerDamage
+from visionkit.compress.report_data import LayerDamage
 from visionkit.compress.rescue import rescue
 from visionkit.compress.verdict import Interval, VariantFacts
 

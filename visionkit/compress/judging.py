@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.compress.measure_variants import compare_measured, time_models
-from visionkit.compress.report import LayerDamage, QuantizeReport, RescueStep, render_quantize_report, report_table
+from visionkit.compress.report import render_quantize_report, report_table
+from visionkit.compress.report_data import LayerDamage, QuantizeReport, RescueStep
 from visionkit.compress.trials import DataChoice, Measured, Trial, make_trial
 from visionkit.compress.variants import DEFAULT_KINDS, Kind, Variant, Workshop, build_variant, check_kinds
 from visionkit.compress.verdict import Bounds, VariantFacts, decide, judge

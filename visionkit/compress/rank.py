@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.compress.report import LayerDamage
+from visionkit.compress.report_data import LayerDamage
 
 if TYPE_CHECKING:
     from visionkit.compress.calibration import Calibration

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from visionkit.compress.report_charts import bars, forest
+from visionkit.compress.report_data import Disagreement, QuantizeReport
 from visionkit.compress.verdict import Bounds, ClassChange, Interval, Ruling, VariantFacts
 from visionkit.train.page import data_uri, percent, table, text
-
-if TYPE_CHECKING:
-    from visionkit.compress.report import Disagreement, QuantizeReport
 
 __all__ = [
     "card_html",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from visionkit.compress.report import LayerDamage, RescueStep
+from visionkit.compress.report_data import LayerDamage, RescueStep
 from visionkit.compress.verdict import VariantFacts
 
 __all__ = ["rescue"]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.compress.paired import ClassifyOutcome, DetectOutcome, Outcome, SegmentOutcome
-from visionkit.compress.report import Disagreement
+from visionkit.compress.report_data import Disagreement
 from visionkit.errors import InputError, ModelError, UsageError
 from visionkit.train.class_folders import PARTS, Problem
 
