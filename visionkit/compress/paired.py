@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.compress.verdict import Interval
+from visionkit.evaluate.classify_metrics import wilson_interval
 from visionkit.geometry.average_precision import IGNORED, average_precision, box_overlaps, match_answers
 from visionkit.geometry.average_precision import precision_recall as curve_of
 from visionkit.geometry.label_maps import class_iou, mean_of_there
@@ -194,11 +195,18 @@ def compare_paired(
     falls = 100 * (one - other)
     drops = [_interval(100 * (a - b), falls[:, k], level) for k, (a, b) in enumerate(zip(first, last, strict=True))]
     return Paired(
-        _interval(first[0], one[:, 0], level),
-        _interval(last[0], other[:, 0], level),
+        _own(before, _interval(first[0], one[:, 0], level)),
+        _own(after, _interval(last[0], other[:, 0], level)),
         drops[0],
         tuple((float(a), float(b), drop) for a, b, drop in zip(first[1:], last[1:], drops[1:], strict=True)),
     )
+
+
+def _own(outcome: Outcome, interval: Interval) -> Interval:
+    """The interval of one model alone: Wilson's where all or none are right, of which drawing again tells nothing."""
+    if isinstance(outcome, ClassifyOutcome) and interval.value in (0.0, 1.0):
+        return Interval(interval.value, *wilson_interval(outcome.answers == outcome.labels))
+    return interval
 
 
 def _interval(value: float, drawn: Floats, level: float) -> Interval:

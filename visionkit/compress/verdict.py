@@ -255,7 +255,7 @@ def _praise(chosen: VariantFacts, reference: VariantFacts, metric: str) -> str:
     score = math.nan if chosen.metric is None else 100 * chosen.metric.value
     size = f"{_size(chosen.size)} ({_times(reference.size / chosen.size, 'smaller', 'larger')})"
     speed = f"{best.whole_ms:.3g} ms an image ({_times(before.whole_ms / best.whole_ms, 'faster', 'slower')})"
-    change = "" if drop is None else _change(drop)
+    change = "" if drop is None else _change(drop, chosen.images)
     return f"Ship {chosen.kind}: {score:.1f} % {metric}, {change}, {size}, {speed}."
 
 
@@ -279,9 +279,9 @@ def _gravity(ruling: Ruling) -> int:
     return max((order.index(reason.slug) for reason in ruling.reasons), default=0)
 
 
-def _change(drop: Interval) -> str:
+def _change(drop: Interval, images: int) -> str:
     if drop.value == drop.low == drop.high == 0:
-        return "the same as float"
+        return f"the same as float on {images} images"
     if drop.value == 0:
         return f"as good as float ({_range(drop)})"
     return f"{_points(abs(drop.value))} {'below' if drop.value > 0 else 'above'} float ({_range(drop)})"
