@@ -16,6 +16,7 @@ import numpy.typing as npt
 from keras import ops
 
 __all__ = [
+    "MIDDLES",
     "FakeQuant",
     "affine_levels",
     "fake_quantize",
@@ -26,7 +27,9 @@ __all__ = [
 
 WEIGHT_LEVELS = 127
 LOWEST, HIGHEST = -128, 127
-AGAIN = -1  # as a site: round to the levels found elsewhere
+# As a site: round to levels found elsewhere what an average, or a resizing, has made of them.
+MIDDLES = {-1: "away", -2: "up"}
+MIDDLE = 1e-4  # of a level: how near to the middle is in the middle
 LEAST_WIDTH = 1e-6  # of a range of activations: below it, float32 has no levels to tell apart
 
 Floats = npt.NDArray[np.float32]
@@ -66,17 +69,27 @@ def affine_levels(low: Any, high: Any) -> tuple[Any, Any]:
     return scale, ops.clip(ops.round(LOWEST - low / scale), LOWEST, HIGHEST)
 
 
-def fake_quantize(x: Any, low: Any, high: Any) -> Any:
+def fake_quantize(x: Any, low: Any, high: Any, *, middle: str = "even") -> Any:
     """`x` rounded to the 256 levels between `low` and `high`, which are scalars.
+
+    What lies in the `middle` of two levels goes to the `even` one; or, with what float32 cannot tell from it, `away`
+    from zero, as LiteRT's averages of integers do, or `up`, as its resizing does.
 
     The gradient is 1 for what lies within the levels, 0 outside; what lies outside goes to `low` or `high` instead, so
     that they can be learnt (Choi et al., PACT, 2018; the rule of TensorFlow's `fake_quant_with_min_max_vars`).
     """
     scale, zero = (ops.stop_gradient(value) for value in affine_levels(low, high))
-    levels = ops.clip(ops.round(x / scale) + zero, LOWEST, HIGHEST)
+    levels = ops.round(x / scale) + zero if middle == "even" else _rounded(x / scale + zero, middle)
+    levels = ops.clip(levels, LOWEST, HIGHEST)
     least, most = (LOWEST - zero) * scale, (HIGHEST - zero) * scale
     passed = ops.where(x < least, low, ops.where(x > most, high, x))
     return _straight_through((levels - zero) * scale, passed)
+
+
+def _rounded(levels: Any, middle: str) -> Any:
+    if middle == "away":
+        return ops.sign(levels) * ops.floor(ops.abs(levels) + (0.5 + MIDDLE))
+    return ops.floor(levels + (0.5 + MIDDLE))
 
 
 def _straight_through(value: Any, passed: Any) -> Any:
@@ -134,12 +147,12 @@ class FakeQuant(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, site: int = 0, training: bool | None = None) -> Any:
-        """The rounded tensor, see the class; `site` says whose range the tensor's is, `AGAIN` that it is in none."""
+        """The rounded tensor, see the class; `site` says whose range the tensor's is; one of `MIDDLES` is none."""
         if self.fixed is not None:
-            return fake_quantize(inputs, *self.fixed)
+            return fake_quantize(inputs, *self.fixed, middle=MIDDLES.get(site, "even"))
         if self.calibrating or (training and not self.learned):
             self._observe(inputs, site)
-        rounded = fake_quantize(inputs, ops.min(self.low), ops.max(self.high))
+        rounded = fake_quantize(inputs, ops.min(self.low), ops.max(self.high), middle=MIDDLES.get(site, "even"))
         return ops.where(ops.max(self.seen) > 0, rounded, inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from visionkit.compress.fake_quant import AGAIN, FakeQuant
+from visionkit.compress.fake_quant import MIDDLES, FakeQuant
 from visionkit.compress.fold import fold_graph, trained_norm
 from visionkit.compress.graph import Graph, Part, Step, Value, read_graph
 from visionkit.compress.qat_rules import FLOAT, NORM, OWN, RECTIFIER, SAME, WEIGHTS, Role, role_of
@@ -250,8 +250,9 @@ class _Rounding:
             shared = self._part(made[0], {"sites": len(made), **self.options}, joined=bool(fixed))
             for site, value in enumerate(made):
                 found[value].append((shared, site))
-        mixed = [value for value in values if value in self.makers and self.roles[self.makers[value]].mixes]
-        return {**found, **{value: [(shared, AGAIN)] for value in mixed}}
+        sites = {middle: site for site, middle in MIDDLES.items()}
+        middles = {value: self.roles[self.makers[value]].middle for value in values if value in self.makers}
+        return {**found, **{value: [(shared, sites[middle])] for value, middle in middles.items() if middle}}
 
     def _is_made(self, value: Value) -> bool:
         maker = self.makers.get(value)

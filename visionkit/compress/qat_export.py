@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.compress.fake_quant import AGAIN, HIGHEST, LOWEST, FakeQuant
+from visionkit.compress.fake_quant import HIGHEST, LOWEST, MIDDLES, FakeQuant
 from visionkit.compress.fold import activation_name, fold_graph
 from visionkit.compress.graph import Graph, Part, Step, read_graph
 from visionkit.compress.qat import unseen_ranges
@@ -104,7 +104,7 @@ def _uneven(bias: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _drop_again(graph: Graph) -> None:
     """Leave out the rounding of what keeps its scale: the operation rounds, and the converter finds its scale."""
-    again = [step for step in graph.steps if step.part.kind is FakeQuant and step.kwargs.get("site") == AGAIN]
+    again = [step for step in graph.steps if step.part.kind is FakeQuant and step.kwargs.get("site") in MIDDLES]
     for step in again:
         graph.rename({step.output: step.inputs[0]})
         graph.steps.remove(step)

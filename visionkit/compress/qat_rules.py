@@ -32,13 +32,13 @@ class Role(NamedTuple):
         kind: one of the words above.
         reason: why it stays in float.
         fixed: the range that LiteRT prescribes for its output, or that clips it.
-        mixes: it keeps the scale, but makes numbers that lie between the levels.
+        middle: it keeps the scale, but makes numbers between the levels, and rounds those in the middle thus.
     """
 
     kind: str
     reason: str = ""
     fixed: Range | None = None
-    mixes: bool = False
+    middle: str = ""
 
 
 ACTIVATIONS = {
@@ -90,11 +90,15 @@ def role_of(step: Step, keep_float: Sequence[str] = ()) -> Role:
         activation = activation_name(part)
         return ACTIVATIONS.get(activation or "", Role(FLOAT, f"no eight-bit form of {_told(activation, name)}"))
     if name in SAME_SCALE:
-        return Role(SAME, mixes=name == "AveragePooling2D" or part.config.get("interpolation") == "bilinear")
+        return Role(SAME, middle="away" if name == "AveragePooling2D" else _resized(part.config))
     if name in OWN_SCALE:
         count = len(step.inputs)
         return Role(OWN) if count <= 2 else Role(FLOAT, f"{name} of {count} tensors")
     return _special(step, name)
+
+
+def _resized(config: dict[str, Any]) -> str:
+    return "up" if config.get("interpolation") == "bilinear" else ""
 
 
 def _told(activation: str | None, layer: str) -> str:
@@ -108,8 +112,11 @@ def _special(step: Step, name: str) -> Role:
         plain = config["interpolation"] in ("bilinear", "nearest") and not (
             config["crop_to_aspect_ratio"] or config["pad_to_aspect_ratio"] or config["antialias"]
         )
-        mixes = config["interpolation"] == "bilinear"
-        return Role(SAME, mixes=mixes) if plain else Role(FLOAT, "a resizing other than plain bilinear or nearest")
+        return (
+            Role(SAME, middle=_resized(config))
+            if plain
+            else Role(FLOAT, "a resizing other than plain bilinear or nearest")
+        )
     if step.part.kind is CeilMaxPooling2D:
         exact = _without_padding(step)
         return Role(SAME) if exact else Role(FLOAT, "pads with minus infinity, which has no level")
