@@ -13,7 +13,7 @@ import pytest
 from tests.export.plain import picture, served
 from tests.tasks.made_detect import write_detect_card
 from visionkit.errors import ModelError
-from visionkit.export import box_match, export_model, plan_detect, plan_ssd
+from visionkit.export import box_match, detector_parts, export_model, plan_ssd
 from visionkit.export.box_match import compare_boxes, match_boxes
 from visionkit.export.input_graph import DetectGraph
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
@@ -56,7 +56,7 @@ def made(card, tmp_path_factory) -> Callable[[str], Path]:
     return functools.cache(lambda kind: export_model(card, place / FORMATS[kind], format=kind, probes=[IMAGES[0]]).path)
 
 
-def assert_same(answer, task, image, *, conf: float = plan_detect.SERVED_SCORE) -> int:
+def assert_same(answer, task, image, *, conf: float = detector_parts.SERVED_SCORE) -> int:
     """The answer of `serving_default` is the task's detections, in every word of it; gives how many there are."""
     wanted = task(image, conf=conf)
     count = int(answer["num_detections"])
@@ -117,7 +117,7 @@ def test_a_cards_thresholds_are_inside(limits: dict[str, float], tmp_path: Path)
         file.write(f"[options]\n{lines}\n")
     plan = make_plan(load_card(folder), ExportOptions("savedmodel"))
     answer = {name: value[0] for name, value in batched(plan, IMAGES[0]).items()}
-    conf = limits.get("conf", plan_detect.SERVED_SCORE)
+    conf = limits.get("conf", detector_parts.SERVED_SCORE)
     count = assert_same(answer, load_detector(folder, runtime="keras"), IMAGES[0], conf=conf)
     assert len(answer["scores"]) == limits.get("max_det", 300) >= count
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from visionkit.errors import ModelError
 from visionkit.export.box_match import compare_boxes
+from visionkit.export.detector_parts import DetectorParts, detector_parts, served_boxes
 from visionkit.export.plan import ExportOptions, ExportPlan
-from visionkit.export.plan_detect import DetectorParts, detector_parts, served_boxes
 from visionkit.geometry.detection_rules import rcnn_rule
 from visionkit.runtime.quiet import import_keras
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.export.box_match import compare_boxes
+from visionkit.export.detector_parts import DetectorParts, detector_parts, served_boxes
 from visionkit.export.plan import ExportOptions, ExportPlan
-from visionkit.export.plan_detect import DetectorParts, detector_parts, served_boxes
 from visionkit.geometry.box_codec import DELTA_CLIP
 from visionkit.geometry.ssd_rule import SSDRule
 
