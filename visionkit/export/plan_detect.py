@@ -20,9 +20,9 @@ def make_plan(card: Card, options: ExportOptions) -> ExportPlan:
     """The plan of a detector, by its network's family.
 
     `serve` gives boxes of at least `detector_parts.SERVED_SCORE` behind the suppression, most probable first, zeros
-    behind them: `boxes` float32 (B, N, 4) yxyx in shares of the image, `xyxy` (B, N, 4) in its pixels, `scores` (B, N), `classes`
-    int32 (B, N) that count the labels from 0, `num_detections` int32 (B,), of Mask R-CNN `masks` (B, N, m, m), the
-    probability of the object over its box.
+    behind them: `boxes` float32 (B, N, 4) yxyx in shares of the image, `xyxy` (B, N, 4) in its pixels, `scores` (B, N),
+    `classes` int32 (B, N) that count the labels from 0, `num_detections` int32 (B,), of Mask R-CNN `masks`
+    (B, N, m, m), the probability of the object over its box.
 
     Raises:
         ModelError: `network-unfit`, no detector that is exported; the weights are missing, or do not fit.
