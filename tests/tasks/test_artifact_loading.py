@@ -18,7 +18,8 @@ from tests.tasks.made_detect import write_detect_card
 from tests.tasks.made_segment import write_segment_card
 from visionkit.errors import ModelError, UsageError
 from visionkit.runtime import load_tflite
-from visionkit.runtime.steps import to_steps
+from visionkit.runtime.base import Runner, Signature, TensorSpec
+from visionkit.runtime.steps import float_face, to_steps
 from visionkit.tasks import load_dense_classifier, load_detector
 from visionkit.weights import load_card
 from visionkit.weights.artifact import attach, describe_artifact, read_artifact
@@ -264,3 +265,55 @@ def vk_task(path, **options):
     import contextlib
 
     return contextlib.closing(vk.load(path, **options))
+
+
+DETECT_LIES = {
+    "arguments of another type": {"args": {"backbone": 3, "extras": "x", "anchor_sizes": 1}},
+    "a score that is none": {"options": {"conf": "x"}},
+    "another network": {"network": "fasterrcnn_resnet50_fpn"},
+    "no network": {"network": "resnet"},
+    "another grid": {"args": {"backbone": "small", "width_multiplier": 0.25, "extras": [32]}},
+}
+
+
+@pytest.mark.parametrize("lie", DETECT_LIES.values(), ids=DETECT_LIES)
+def test_a_detector_that_is_described_wrongly_is_refused(lie, folder, tmp_path):
+    made = folder / "detect_litert.tflite"
+    path = tmp_path / "m.tflite"
+    path.write_bytes(made.read_bytes())
+    attach(path, describe_artifact(dataclasses.replace(read_artifact(made).card, **lie)), {})
+    with pytest.raises(ModelError) as told:
+        vk.load(path)(IMAGES[0])
+    assert told.value.slug in ("artifact-corrupt", "artifact-unfit", "network-unfit", "model-unfit")
+
+
+class Integers(Runner):
+    """A network of uint8 or int8 inputs that gives its input back, as the numbers that it stands for."""
+
+    def __init__(self, scale, zero):
+        spec = TensorSpec("exemplar", (1, 4, 4, 3), np.dtype(np.int8), (scale, zero))
+        answer = TensorSpec("exemplar_features", (1, 4, 4, 3), np.dtype(np.int8), (scale, zero))
+        super().__init__("made", Signature((spec,), (answer,)), threads=1)
+
+    def _run(self, feed):
+        return [feed[0].copy()]
+
+
+def test_a_tracker_looks_its_integers_up():
+    from visionkit.tasks.matchers import CorrelationMatcher
+
+    runner = float_face(Integers(1.1, -128))
+    search = SearchOnly()
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    found = CorrelationMatcher(runner, search).encode(image)
+    steps = np.clip(np.rint(image / np.float32(1.1) - 128), -128, 127)
+    assert found[0] == pytest.approx((steps + 128) * 1.1, abs=1e-4)
+    assert np.array_equal(found, runner(exemplar=image[None].astype(np.float32))["exemplar_features"])
+
+
+class SearchOnly(Runner):
+    """The other half, which is not asked."""
+
+    def __init__(self):
+        spec = TensorSpec("search", (1, 8, 8, 3), np.dtype(np.float32))
+        super().__init__("made", Signature((spec,), ()), threads=1)

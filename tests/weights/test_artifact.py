@@ -141,7 +141,7 @@ def test_a_model_that_changed_under_its_description_is_refused(kind, tmp_path):
         path.with_suffix(".bin").write_bytes(b"weighty")
     with pytest.raises(ModelError) as told:
         read_artifact(path)
-    assert told.value.slug == "hash-mismatch"
+    assert (told.value.slug, told.value.exit_code) == ("hash-mismatch", 5)
 
 
 def test_onnx_reads_the_properties_as_its_own(tmp_path):

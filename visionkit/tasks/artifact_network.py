@@ -77,7 +77,7 @@ def described(artifact: Artifact | None) -> Iterator[None]:
     """Within, what does not fit is the fault of an artifact's description: `ModelError` `artifact-corrupt`."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, OverflowError, RecipeError, UsageError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecipeError) as error:
         if artifact is None:
             raise
         raise ModelError(

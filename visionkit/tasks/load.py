@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, RecipeError
-from visionkit.tasks.artifact_network import card_of, network_of, options_of
+from visionkit.tasks.artifact_network import card_of, described, network_of, options_of
 from visionkit.tasks.matchers import BoxMatcher, CorrelationMatcher
 from visionkit.tasks.presence import PresenceOptions
 from visionkit.tasks.siamfc import SiamFCOptions, SiamFCTracker
@@ -100,7 +100,8 @@ def load_tracker(
     search = network.compiled("search", family.half(1), runtime=runtime, **how)
     # the exemplar runs once: the winner of the search is good enough for it
     exemplar = network.compiled("exemplar", family.half(0), runtime=search.name, **how)
-    tracker = family.tracker(family.matcher(exemplar, search), chosen)
+    with described(artifact):
+        tracker = family.tracker(family.matcher(exemplar, search), chosen)
     tracker.model = network.facts(search)
     return tracker
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import ModelError, RecipeError, UsageError
-from visionkit.tasks.artifact_network import card_of, network_of, one_size, options_of
+from visionkit.geometry.detection_rules import RCNN_RULES, RCNNRule, rcnn_rule
+from visionkit.geometry.ssd_rule import SSDRule
+from visionkit.tasks.artifact_network import card_of, described, network_of, one_size, options_of
 from visionkit.tasks.detect import BACKGROUND_NAMES, DetectOptions, Detector
 from visionkit.tasks.detect_network import DetectEngine, DetectNetwork
 from visionkit.tasks.input_rule import InputRule
@@ -88,7 +90,9 @@ def load_detector(
     card, artifact = card_of(default_detector() if name is None else name, "detect")
     one_size(artifact, size_hw)
     chosen = options_of(card, artifact, options, _options)
-    rule = InputRule.from_card(card, size_hw)
+    with described(artifact):
+        rule = InputRule.from_card(card, size_hw)
+        _decoding(card.network, {**card.args, "size_hw": rule.size_hw})
     Detector(DetectNetwork(_never), rule, chosen, labels=card.labels)  # refuse unknown classes before a download
     if artifact is not None and is_served(artifact):
         return served_detector(artifact, rule, chosen, **how)
@@ -129,21 +133,29 @@ def _engines(part: Network, count: int, **how: Any) -> list[DetectEngine]:
 
 
 def _engine(part: Network, how: Mapping[str, Any]) -> DetectEngine:
-    from visionkit.geometry.detection_rules import RCNN_RULES
+    rule = _decoding(part.card.network, part.arguments)
+    if isinstance(rule, RCNNRule):
+        return _two_stage(part, rule, how)
+    from visionkit.tasks.ssd import SSDEngine
 
-    if part.card.network in RCNN_RULES:
-        return _two_stage(part, how)
-    if part.card.network.startswith("ssd"):
-        from visionkit.geometry.ssd_rule import SSDRule
-        from visionkit.tasks.ssd import SSDEngine
-
-        return SSDEngine(part.compiled(**how), SSDRule.of_network(part.arguments))
-    raise ModelError("network-unfit", f"{part.card.name}: {part.card.network} is no detector that VisionKit runs.")
+    return SSDEngine(part.compiled(**how), rule)
 
 
-def _two_stage(part: Network, how: Mapping[str, Any]) -> DetectEngine:
+def _decoding(network: str, arguments: Mapping[str, Any]) -> SSDRule | RCNNRule:
+    """How a network's answer becomes boxes.
+
+    Raises:
+        ModelError: `network-unfit`; it is of no family of detectors.
+    """
+    if network in RCNN_RULES:
+        return rcnn_rule(network, arguments.get("rule"))
+    if network.startswith("ssd"):
+        return SSDRule.of_network(arguments)
+    raise ModelError("network-unfit", f"{network} is no detector that VisionKit runs.")
+
+
+def _two_stage(part: Network, rule: RCNNRule, how: Mapping[str, Any]) -> DetectEngine:
     """The parts of a network of the R-CNN family, compiled in one runtime, as an engine."""
-    from visionkit.geometry.detection_rules import rcnn_rule
     from visionkit.tasks.rcnn import MASK_ROWS, RCNNPipeline, RCNNRunners, box_rows
 
     def piece(which: str) -> Callable[[keras.Model], keras.Model]:
@@ -155,7 +167,6 @@ def _two_stage(part: Network, how: Mapping[str, Any]) -> DetectEngine:
 
         return cut
 
-    rule = rcnn_rule(part.card.network, part.arguments.get("rule"))
     trunk = part.compiled("trunk", piece("trunk"), **how)
     runners = [trunk]
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionkit.errors import RecipeError, UsageError
-from visionkit.tasks.artifact_network import card_of, network_of, one_size, options_of
+from visionkit.tasks.artifact_network import card_of, described, network_of, one_size, options_of
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import is_model_file, shares
 from visionkit.tasks.segment import TTA_SCALES, Segmenter, SegmentOptions
@@ -84,7 +84,8 @@ def load_segmenter(
         options = {"flip": True, "scales": TTA_SCALES, **options}
     params = _crf_params(crf)
     chosen = options_of(card, artifact, options, lambda card, given: _options(card, given, params))
-    rule = InputRule.from_card(card)
+    with described(artifact):
+        rule = InputRule.from_card(card)
     if artifact is not None and is_served(artifact):
         return served_segmenter(artifact, rule, chosen, runtime=runtime, precision=precision, threads=threads)
     arguments = {} if "classes" in card.args or not card.labels else {"classes": len(card.labels)}
