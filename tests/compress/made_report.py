@@ -67,6 +67,7 @@ def made_report(*, max_drop: float = 1.0) -> QuantizeReport:
         title="my_model on photos <script>alert(1)</script>",
         metric="top-1",
         class_metric="recall",
+        counted="images",
         reference=reference,
         variants=variants,
         decision=decide(reference, variants, bounds, "top-1"),

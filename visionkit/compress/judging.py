@@ -208,6 +208,7 @@ class _Bench:
             title=f"{card.name} on {self._data(workshop)}",
             metric=self.trial.metric,
             class_metric=self.trial.class_metric,
+            counted=self.trial.counted,
             reference=reference,
             variants=facts,
             decision=decision,

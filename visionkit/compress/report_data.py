@@ -53,7 +53,7 @@ class QuantizeReport:
     """What the page shows.
 
     Args:
-        metric: what is counted, in words: `top-1`, `mAP50`, `mean IU`; `class_metric` of one class.
+        metric: what is counted, in words: `top-1`, `mAP50`, `mean IU`; `class_metric` of one class; `counted`: its examples.
         reference: float32, as it was exported.
         pictures: by kind, the worst disagreements.
         layers: of `ranked`, a kind, the worst first.
@@ -64,6 +64,7 @@ class QuantizeReport:
     title: str
     metric: str
     class_metric: str
+    counted: str
     reference: VariantFacts
     variants: Sequence[VariantFacts]
     decision: Decision

@@ -155,7 +155,7 @@ def classes_html(report: QuantizeReport, built: Sequence[VariantFacts]) -> str:
         cells = [_change(report.bounds, one.classes[k]) for one in measured]
         rows.append([text(change.name), f"{change.count:,}", percent(change.before), *cells])
     more = f'<p class="dim">{len(order) - CLASSES} more classes are in the JSON.</p>' if len(order) > CLASSES else ""
-    heads = ["class", "examples", "float32", *(text(one.kind) for one in measured)]
+    heads = ["class", text(report.counted), "float32", *(text(one.kind) for one in measured)]
     return (
         f"<h2>Each class</h2><p>{text(_capital(report.class_metric))} with float, and the points that each variant "
         f'loses of it.</p><div class="wide">{table(heads, rows, numbers=2 + len(measured))}</div>{more}'
@@ -186,7 +186,8 @@ def pictures_html(report: QuantizeReport) -> str:
 def _figure(kind: str, one: Disagreement) -> str:
     truth = f"<br>truly <b>{text(one.truth)}</b>" if one.truth else ""
     told = f"float32: {text(one.before)}<br>{text(kind)}: <b>{text(one.after)}</b>{truth}"
-    large = ' class="large"' if one.image.shape[1] >= LONGEST else ""
+    height, width = one.image.shape[:2]
+    large = ' class="large"' if width >= min(LONGEST, 2 * height) else ""
     return (
         f'<figure{large}><img alt="" src="{data_uri(one.image, SHOWN)}"><figcaption>{told}<br>'
         f'<span class="dim">{text(one.name)}</span></figcaption></figure>'

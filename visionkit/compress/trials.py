@@ -33,6 +33,7 @@ Image = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 MEASURED_PARTS = ("test", "val")  # looked for in this order, where none is named
 SMALL, MAP_SIDE, SHOWN = 320, 256, 640
+APART = (0, 230, 255)  # BGR of pixels on which two segmenters differ
 CONFIDENCE = 0.01  # of a detector's answers that count, as `visionkit eval detect`
 
 
@@ -69,7 +70,7 @@ class Trial:
     """Labelled images of one task.
 
     Attributes:
-        metric, class_metric: what is counted, in words.
+        metric, class_metric: what is measured, in words; `counted`: what a class has a number of.
         labels: class names.
         samples: that are measured; `part` says which they are, in words.
         calibration: paths of images that are not measured, or of all where there are no others.
@@ -78,6 +79,7 @@ class Trial:
 
     metric: str
     class_metric: str
+    counted: str
     labels: tuple[str, ...]
     samples: Sequence[Any]
     part: str
@@ -140,7 +142,7 @@ def _pick(
 class ClassifyTrial(Trial):
     """Class folders."""
 
-    metric, class_metric = "top-1", "recall"
+    metric, class_metric, counted = "top-1", "recall", "images"
 
     def __init__(self, card: Card, choice: DataChoice) -> None:
         from visionkit.train.class_folders import read_class_folders
@@ -206,7 +208,7 @@ class ClassifyTrial(Trial):
 class DetectTrial(Trial):
     """Images and boxes."""
 
-    metric, class_metric = "mAP50", "AP50"
+    metric, class_metric, counted = "mAP50", "AP50", "objects"
 
     def __init__(self, card: Card, choice: DataChoice) -> None:
         from visionkit.train.detection_folders import read_detection_folders
@@ -307,7 +309,7 @@ class _Maps:
 class SegmentTrial(Trial):
     """Images and masks."""
 
-    metric, class_metric = "mean IU", "IU"
+    metric, class_metric, counted = "mean IU", "IU", "pixels"
 
     def __init__(self, card: Card, choice: DataChoice) -> None:
         from visionkit.train.mask_folders import LabelSet, read_labels, read_mask_folders
@@ -371,8 +373,9 @@ class SegmentTrial(Trial):
                 break
             size_wh = one[k].shape[1::-1]
             image = cv2.resize(self._material.load(samples[k])[0][0], size_wh, interpolation=cv2.INTER_AREA)
-            shown = np.concatenate([np.asarray(image, np.uint8), colours[one[k]], colours[other[k]]], axis=1)
-            words = f"another class for {gaps[k]:.1%} of the pixels (right)"
+            last = np.where((one[k] != other[k])[..., None], APART, colours[other[k]] // 2)
+            shown = np.concatenate([np.asarray(image, np.uint8), colours[one[k]], last.astype(np.uint8)], axis=1)
+            words = f"another class for {gaps[k]:.2%} of the pixels (right, yellow)"
             found.append(Disagreement(samples[k].name, "its classes (middle)", words, "", float(gaps[k]), shown))
         return found
 
