@@ -111,6 +111,13 @@ def test_no_wrong_answer_among_a_few_images_proves_nothing():
     assert judge(replace(same, images=40), FLOAT, Bounds()).more_images == 60  # one in 100 is a point
     assert judge(replace(same, images=100), FLOAT, Bounds()).verdict == "ship"
     assert judge(replace(same, images=40), FLOAT, Bounds(max_drop=2.5)).verdict == "ship"
+    assert judge(replace(same, images=40, counted=400), FLOAT, Bounds()).verdict == "ship"  # ten objects on each
+    assert judge(replace(same, images=10, counted=20), FLOAT, Bounds()).more_images == 40
+
+
+def test_a_narrow_interval_is_enough_whatever_the_number_of_images():
+    """A detector's 72 images may hold a thousand objects; the interval knows."""
+    assert judge(replace(INT8, drop=Interval(0.1, -0.4, 0.5), images=72), FLOAT, Bounds()).verdict == "ship"
 
 
 def test_what_counting_cannot_tell_is_not_promised():

@@ -259,6 +259,7 @@ class _Bench:
             metric=metric,
             drop=drop,
             images=found.outcome.images,
+            counted=int(found.outcome.counts.sum()),
             classes=classes,
             agreement=self._agreement(variant.path),
             frames=len(self.frames),
@@ -270,8 +271,8 @@ class _Bench:
     def _plain(self) -> VariantFacts:
         """The float model beside itself, without its times."""
         _, metric, drop, classes = compare_measured(self.trial, self.reference, self.reference)
-        images = self.reference.outcome.images
-        return VariantFacts(REFERENCE, metric, drop, images, classes, **_sizes(self.source))
+        images, counted = self.reference.outcome.images, int(self.reference.outcome.counts.sum())
+        return VariantFacts(REFERENCE, metric, drop, images, counted, classes, **_sizes(self.source))
 
     def _agreement(self, path: Path) -> float:
         if not self.frames:

@@ -53,7 +53,8 @@ class QuantizeReport:
     """What the page shows.
 
     Args:
-        metric: what is counted, in words: `top-1`, `mAP50`, `mean IU`; `class_metric` of one class; `counted`: its examples.
+        metric: what is measured, in words: `top-1`, `mAP50`, `mean IU`; `class_metric` of one class; `counted`: what
+            a class has a number of.
         reference: float32, as it was exported.
         pictures: by kind, the worst disagreements.
         layers: of `ranked`, a kind, the worst first.

@@ -70,7 +70,7 @@ class VariantFacts:
     Args:
         kind: its name, such as `int8`; `float32` is what the others are compared with.
         metric: a fraction; `drop` in points, of the paired difference.
-        images: measured on.
+        images: measured on; `counted`: things on them that the metric counts, such as objects, 0 for the images.
         agreement: share of answers alike to float's on `frames` frames without labels; nan where not measured.
         size, zipped: bytes of the model, and when compressed.
         faults: found in the calibration; any of them forbids shipping.
@@ -81,6 +81,7 @@ class VariantFacts:
     metric: Interval | None = None
     drop: Interval | None = None
     images: int = 0
+    counted: int = 0
     classes: tuple[ClassChange, ...] = ()
     agreement: float = math.nan
     frames: int = 0
@@ -231,9 +232,11 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
     drop = variant.drop
     if drop is None or bounds.max_drop <= 0:
         return None, None
-    # One image moves the mean by 100 / N points: with fewer than this, not even one wrong answer would be allowed.
-    least = math.ceil(100 / bounds.max_drop)
-    if drop.high <= bounds.max_drop and variant.images >= least:
+    # Where nothing differed, drawing again cannot tell by how much it might. One thing that is counted moves the mean by
+    # 100 / N points: with fewer than this, not even one wrong answer would be allowed.
+    counted = variant.counted or variant.images
+    least = math.ceil(100 / bounds.max_drop) if drop.low == drop.high else 0
+    if drop.high <= bounds.max_drop and counted >= least:
         return None, None
     what = "point" if bounds.max_drop == 1 else "points"
     text = (
@@ -246,7 +249,8 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
         times = ((drop.high - drop.value) / room) ** 2 if room > 0 else math.inf
     if times > NEVER:
         return Reason("too-few", f"{text}, and it is too close to that to be told by counting"), None
-    more = max(least, math.ceil(times * variant.images - 1e-6)) - variant.images
+    few = math.ceil(least * variant.images / counted)
+    more = max(few, math.ceil(times * variant.images - 1e-6)) - variant.images
     return Reason("too-few", f"{text}: about {more} more would"), more
 
 
