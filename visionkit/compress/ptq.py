@@ -173,8 +173,9 @@ def _grafted(host: bytes, parts: Mapping[str, bytes], networks: Mapping[str, byt
 
 def _left_in_float(host: bytes, networks: Mapping[str, bytes]) -> str:
     """The first layer with weights that computes in float, and does not in the networks; empty if there is none."""
-    kept = {row.name for one in networks.values() for row in list_operations(one) if row.is_float}
-    left = [row for row in list_operations(host) if row.kind in HEAVY and row.is_float and row.name not in kept]
+    kept = {(row.kind, row.layer) for one in networks.values() for row in list_operations(one) if row.is_float}
+    heavy = [row for row in list_operations(host) if row.kind in HEAVY and row.is_float]
+    left = [row for row in heavy if (row.kind, row.layer) not in kept]
     return left[0].layer or left[0].name if left else ""
 
 
