@@ -190,7 +190,8 @@ def test_the_papers_own_table_has_all_the_orders_it_is_asked_for():
     # 4 of CNN and FCN; 12 of each base and its transformers; 12 of the two with a transformer; spline and affine where
     # the paper has a strict order: of ST-FCN not in RTS, of ST-CNN in E alone
     assert len(found) == 4 + 12 + 12 + 12 + 3 + 1
-    assert all(each.holds and each.clear for each in found)
+    assert all(each.holds for each in found)
+    assert not any(each.clear for each in found)  # one seed has no spread
     page = render(cells, {"<data>": "&"}, "visionkit <x>", few(count=40).parts["test"][0])
     assert "&lt;x&gt;" in page
     assert "<data>" not in page

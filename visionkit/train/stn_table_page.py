@@ -40,7 +40,7 @@ SAMPLES = 12
 class Ordering:
     """One pair of the paper's table, and what was found of it.
 
-    `holds`: the mean error is lower; `clear`: every seed's is, than every seed's of the other.
+    `holds`: the mean error is lower; `clear`: with two seeds and more, every seed's is, than every seed's of the other.
     """
 
     claim: str
@@ -72,7 +72,8 @@ def orderings(cells: Cells) -> list[Ordering]:
                 continue
             one, other = cells[better, distortion], cells[worse, distortion]
             gain = float(np.mean(other) - np.mean(one))
-            found.append(Ordering(claim, better, worse, distortion, gain, gain > 0, max(one) < min(other)))
+            clear = max(one) < min(other) and min(len(one), len(other)) > 1
+            found.append(Ordering(claim, better, worse, distortion, gain, gain > 0, clear))
     return found
 
 
