@@ -48,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
     for image in frames(12):
         writer.write(image)
     writer.release()
-    card = write_card(folder / "classify", size_hw=(48, 56))
+    card = write_card(folder / "classify", size_hw=(48, 56), gain=0.2)
     made_artifact(card, "litert")
     int8_artifact(card, folder / "int8.tflite", list(frames(8)))
     made_artifact(write_segment_card(folder / "segment"), "litert")

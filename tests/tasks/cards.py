@@ -19,8 +19,12 @@ def write_card(
     size_hw: tuple[int, int] = SIZE_HW,
     seed: int = 3,
     extra: str = "",
+    gain: float = 8,
 ) -> Path:
-    """Write `folder/card.toml` and its weights; returns the folder. The network answers differently to other images."""
+    """Write `folder/card.toml` and its weights; returns the folder. The network answers differently to other images.
+
+    With the usual `gain` of the last layer its probabilities are 0 and 1, with 0.2 far from that.
+    """
     from visionkit.runtime.quiet import import_keras
 
     keras = import_keras()
@@ -33,7 +37,7 @@ def write_card(
     for layer in model.layers:  # spread the answers: heads begin near zero
         if layer.name.startswith("logits"):
             kernel, bias = layer.get_weights()
-            layer.set_weights([8 * kernel, bias])
+            layer.set_weights([gain * kernel, bias])
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "tiny.weights.h5"
     model.save_weights(weights)
