@@ -221,7 +221,10 @@ class _Rounding:
 
     def _calculates(self, step: Step) -> bool:
         kind = self.roles[step].kind
-        return kind in QUANTIZED or kind == NORM or (kind == RECTIFIER and not self._is_inside(step.inputs[0]))
+        if kind != RECTIFIER:
+            return kind in QUANTIZED or kind == NORM
+        maker = self.makers.get(step.inputs[0])
+        return maker is None or not self._is_inside(step.inputs[0]) or self._calculates(maker)
 
     def _is_inside(self, value: Value) -> bool:
         """Whether a tensor is never written to memory: what takes it is part of the operation that makes it."""

@@ -23,6 +23,7 @@ from visionkit.runtime.quiet import import_tensorflow, quiet
 __all__ = ["ExportedFakeQuant", "Lsb", "convert_quantized", "export_twin", "levels_apart"]
 
 SIGNATURE = "raw"
+NEXT_TO_NOTHING = 1e-20  # less than a level of any bias
 ABOVE_ONE = 1.001  # 255 times a 255th is not quite 1
 ORIGINALS = {twin: original for original, twin in TWINS.items()}
 
@@ -48,6 +49,14 @@ class ExportedFakeQuant(keras.layers.Layer):
         return {**super().get_config(), "least": self.least, "most": self.most}
 
 
+class ChangedSign(keras.layers.Layer):
+    """A tensor times -1."""
+
+    def call(self, inputs: Any) -> Any:
+        """The tensor."""
+        return keras.ops.negative(inputs)
+
+
 def export_twin(network: keras.Model) -> keras.Model:
     """A network of `quantize_aware` as one of plain layers, whose weights are what they are rounded to.
 
@@ -67,6 +76,7 @@ def export_twin(network: keras.Model) -> keras.Model:
     ranges = {layer.name: layer for layer in network.layers if isinstance(layer, FakeQuant)}
     parts: dict[Part, Part] = {}
     _drop_again(graph)
+    _hold_floats(graph)
     for step in graph.steps:
         if step.part not in parts:
             parts[step.part] = _plain(step.part, network, ranges)
@@ -75,7 +85,7 @@ def export_twin(network: keras.Model) -> keras.Model:
             step.kwargs = {}
     fold_graph(graph)
     for part in {step.part: None for step in graph.steps if step.part.kind in TWINS}:
-        part.weights = [part.weights[0], *map(_uneven, part.weights[1:])] if part.weights else None
+        _set_bias(part)
     _drop_clips(graph)
     _name_outputs(graph)
     return graph.build()
@@ -93,13 +103,22 @@ def _plain(part: Part, network: keras.Model, ranges: dict[str, FakeQuant]) -> Pa
     return dataclasses.replace(part, kind=ORIGINALS[part.kind], weights=weights)
 
 
-def _uneven(bias: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A bias that is not the same everywhere: the converter would give all channels the levels of the first one."""
-    if bias.size < 2 or np.ptp(bias) > 0 or not bias.any():
-        return bias
-    changed = bias.copy()
-    changed[-1] = np.nextafter(changed[-1], np.float32(0))
-    return changed
+def _set_bias(part: Part) -> None:
+    """Give a layer the bias that the converter needs.
+
+    If it is the same everywhere, all channels would get the level of the first one. A transposed convolution takes in
+    the rectifier behind it only with a bias, and one of zeros would be left out.
+    """
+    kernel, *given = part.weights or []
+    transposed = part.kind is keras.layers.Conv2DTranspose
+    if not given and not transposed:
+        return
+    bias = np.array(given[0] if given else np.zeros(kernel.shape[2], np.float32))
+    if bias.any() and bias.size > 1 and np.ptp(bias) == 0:
+        bias[-1] = np.nextafter(bias[-1], np.float32(0))
+    elif transposed and not bias.any():
+        bias[-1] = NEXT_TO_NOTHING
+    part.config, part.weights = {**part.config, "use_bias": True}, [kernel, bias]
 
 
 def _drop_again(graph: Graph) -> None:
@@ -108,6 +127,29 @@ def _drop_again(graph: Graph) -> None:
     for step in again:
         graph.rename({step.output: step.inputs[0]})
         graph.steps.remove(step)
+
+
+def _hold_floats(graph: Graph) -> None:
+    """Turn the sign of what goes into layers that are to stay in float, and of their weights.
+
+    The converter would make integers of all that stands between roundings, but knows no integer form of a change of
+    sign.
+    """
+    turned: dict[Part, Part] = {}
+    steps: list[Step] = []
+    for step in graph.steps:
+        part = step.part
+        if part.kind in TWINS and part.weights and part not in turned:
+            turned[part] = dataclasses.replace(part, weights=[-part.weights[0], *part.weights[1:]])
+        if part in turned:
+            (value,) = step.inputs
+            negative = graph.value(value)
+            name = f"{part.name}.sign.{len(steps)}"
+            steps.append(Step(Part(name, ChangedSign, {"name": name}), (value,), {}, [negative]))
+            step.renamed({value: negative})
+            step.part = turned[part]
+        steps.append(step)
+    graph.steps = steps
 
 
 def _drop_clips(graph: Graph) -> None:
