@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import struct
 import time
 import zipfile
 from pathlib import Path
@@ -334,6 +335,22 @@ def test_probes_that_are_not_there_are_told(tmp_path):
     with_tail(path, json=json.dumps(description_of(path)).encode())
     with pytest.raises(ModelError, match="missing"):
         read_artifact(path).probes()
+
+
+def test_a_list_of_a_million_members_is_not_read(tmp_path):
+    path = plain_model(tmp_path, "litert")
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a", b"")
+        start = archive.start_dir
+    listed = whole.getvalue()[start:-22] * 60_000
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 60_000, 60_000, len(listed), len(FLATBUFFER), 0)
+    path.write_bytes(FLATBUFFER + listed + end)
+    began = time.perf_counter()
+    with pytest.raises(ModelError, match="list of members") as told:
+        read_artifact(path)
+    assert told.value.slug == "artifact-corrupt"
+    assert time.perf_counter() - began < 0.5
 
 
 def test_json_of_somebody_else_is_no_description(tmp_path):

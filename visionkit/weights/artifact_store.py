@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ __all__ = ["Damaged", "Store", "artifact_format", "folder_digest", "stores"]
 
 Files = Mapping[str, bytes]
 
+END = struct.Struct("<4s4H2LH")  # of a zip: mark, disks and counts, size and place of the list of members, comment
+MAX_DIRECTORY_BYTES = 1 << 20
 NAMES = ("visionkit.json", "labels.txt", "probes.npz")
 _MEMBER = re.compile(rb"PK\x03\x04.{26}(?:" + b"|".join(re.escape(name.encode()) for name in NAMES) + b")", re.DOTALL)
 FORMATS = {".tflite": "litert", ".keras": "keras", ".onnx": "onnx", ".xml": "openvino"}
@@ -272,11 +275,22 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile | None]:
     if not zipfile.is_zipfile(path):
         yield None
         return
+    if _directory_bytes(path) > MAX_DIRECTORY_BYTES:
+        raise Damaged("its archive has a list of members that is larger than any model's")
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         raise Damaged(f"its archive is damaged ({error})") from error
+
+
+def _directory_bytes(path: Path) -> int:
+    """How long a zip's list of members is, as its end says: reading it takes memory and time."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16) - END.size))
+        tail = file.read()
+    place = tail.rfind(b"PK\x05\x06")
+    return END.unpack_from(tail, place)[5] if 0 <= place <= len(tail) - END.size else 0
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes | None:
