@@ -15,6 +15,8 @@ from visionkit.tasks.input_rule import FRAMED, InputRule
 
 __all__ = ["DetectGraph", "SegmentGraph"]
 
+TALL = 2.5  # heights of the input: from there on `visionkit.tasks.detect_fit` reads the rows that it needs first
+
 
 class SegmentGraph(RuleGraph):
     """Pixels to a segmenter's input, and its logits to the images' size.
@@ -61,17 +63,28 @@ class DetectGraph(RuleGraph):
         tf = self.tf
         if fixed:
             return super().inputs(images, fixed)
-        values, masks = images, []
-        for axis, (span, length) in enumerate(zip(self._spans(images), tf.unstack(tf.shape(images)[1:3]), strict=True)):
-            places = tf.range(span.size) + span.first
-            masks.append(tf.logical_and(places >= 0, places < span.resized))
-            values = self._sampled(values, axis + 1, length, places, span.resized)
+        sides = tf.unstack(tf.shape(images)[1:3])
+        spans = self._spans(images)
+        places = [tf.range(span.size) + span.first for span in spans]
+        down, across = ((side, place, span.resized) for side, place, span in zip(sides, places, spans, strict=True))
+        tall = tf.cast(sides[0], tf.float64) >= TALL * tf.cast(spans[0].resized, tf.float64)
+        values = tf.cond(
+            tall,
+            lambda: self._between(self._rows(images, *down), 2, *across),
+            lambda: self._between(self._between(images, 2, *across), 1, *down),
+        )
         values = tf.ensure_shape(values, (images.shape[0], *self.rule.size_hw, 3))
         normal = self.normalize(values)
         if self.rule.resize not in FRAMED:
             return normal
-        down, across = masks
-        return tf.where(tf.logical_and(down[:, None], across[None, :])[..., None], normal, 0.0)
+        rows, columns = (tf.logical_and(at >= 0, at < span.resized) for at, span in zip(places, spans, strict=True))
+        return tf.where(tf.logical_and(rows[:, None], columns[None, :])[..., None], normal, 0.0)
+
+    def normalize(self, pixels: Any) -> Any:
+        """Levels float32 (B, h, w, 3) RGB in the network's order and scale, by the very sums of `DetectFit`."""
+        pixels = self.tf.reverse(pixels, axis=[-1]) if self.rule.channel_order == "bgr" else pixels
+        scale = 1.0 / self.std
+        return pixels * scale.astype(np.float32) + (-self.mean * scale).astype(np.float32)
 
     def to_image(self, boxes: Any, images: Any, fixed: bool) -> Any:
         """Boxes (B, N, 4) xyxy of the input in pixels of the images, cut to them."""
@@ -103,18 +116,31 @@ class DetectGraph(RuleGraph):
         resized = tf.unstack(self._resized(tf.shape(images)[1:3]))
         return [GraphSpan(n, self._first(n, c), c) for n, c in zip(resized, self.rule.size_hw, strict=True)]
 
-    def _sampled(self, values: Any, axis: int, length: Any, places: Any, resized: Any) -> Any:
-        """`values` (B, H, W, C) read along an axis at the centres of `places` of the resized one."""
+    def _between(self, values: Any, axis: int, length: Any, places: Any, resized: Any) -> Any:
+        """`values` (B, H, W, C) read along an axis at the centres of `places` of the resized one, in OpenCV's sums.
+
+        Those are a product and a sum rounded once; so they are made in float64.
+        """
+        tf = self.tf
+        low, high, share = self._neighbours(values, axis, length, places, resized)
+        wide = tf.cast(high - low, tf.float64) * tf.cast(share, tf.float64)
+        return tf.cast(tf.cast(low, tf.float64) + wide, tf.float32)
+
+    def _rows(self, values: Any, length: Any, places: Any, resized: Any) -> Any:
+        """The same along the first axis, in the sums of `visionkit.tasks.detect_fit` for tall images."""
+        low, high, share = self._neighbours(values, 1, length, places, resized)
+        return low * (1.0 - share) + high * share
+
+    def _neighbours(self, values: Any, axis: int, length: Any, places: Any, resized: Any) -> tuple[Any, Any, Any]:
         tf = self.tf
         ratio = tf.cast(length, tf.float64) / tf.cast(resized, tf.float64)
         last = tf.cast(length - 1, tf.float64)
         exact = tf.clip_by_value((tf.cast(places, tf.float64) + 0.5) * ratio - 0.5, tf.zeros_like(last), last)
         lower = tf.floor(exact)
         share = tf.cast(exact - lower, tf.float32)
-        share = share[:, None, None] if axis == 1 else share[:, None]
         first = tf.cast(lower, tf.int32)
         low, high = (
             tf.cast(tf.gather(values, index, axis=axis), tf.float32)
             for index in (first, tf.minimum(first + 1, length - 1))
         )
-        return low * (1.0 - share) + high * share
+        return low, high, share[:, None, None] if axis == 1 else share[:, None]
