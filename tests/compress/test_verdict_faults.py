@@ -133,6 +133,7 @@ def test_a_faulty_calibration_is_not_shipped(made, tmp_path, fault, word):
     assert report.decision.ship is None
     assert reasons(report) == {"calibration"}
     assert word in report.decision.sentence
+    assert any("--trust-calibration" in note for note in report.notes)
     # the control: the same images, right
     np.save(tmp_path / "right.npy", planted.network_inputs(images))
     report = judged(made.sound, made.data, tmp_path / "right", calibration=tmp_path / "right.npy")

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from visionkit.compress.measure_variants import compare_measured, time_models
 from visionkit.compress.report import render_quantize_report, report_table
 from visionkit.compress.report_data import LayerDamage, QuantizeReport, RescueStep
 from visionkit.compress.trials import DataChoice, Measured, Trial, make_trial
-from visionkit.compress.variants import DEFAULT_KINDS, Kind, Variant, Workshop, build_variant, check_kinds
-from visionkit.compress.verdict import Bounds, VariantFacts, decide, judge
+from visionkit.compress.variants import Kind, Variant, Workshop, build_variant, check_kinds
+from visionkit.compress.verdict import VariantFacts, decide, judge
+from visionkit.compress.wishes import Wishes, noticed, settings_of
 from visionkit.errors import ModelError, VisionkitError
 
 if TYPE_CHECKING:
@@ -27,33 +28,6 @@ REFERENCE, PAGE, TABLE = "float32", "report.html", "verdict.json"
 PICTURES = 6
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What is asked for.
-
-    Args:
-        kinds: names of `visionkit.compress.variants.KINDS`.
-        calibration: what to measure ranges on, as `choose_calibration` takes it; None takes images of the data that
-            are not measured, or where there are none, those that are.
-        trust_calibration: faults that are found in it do not count.
-        samples: how many of them.
-        unlabelled: frames on which answers are compared with float's; `frames` of them.
-        rescue: keep the worst layers in float until the variant is within bounds.
-        ranked: layers to try alone, at most; 0 ranks none.
-    """
-
-    kinds: tuple[str, ...] = DEFAULT_KINDS
-    bounds: Bounds = field(default_factory=Bounds)
-    calibration: Any = None
-    trust_calibration: bool = False
-    samples: int = 128
-    unlabelled: str | None = None
-    frames: int = 60
-    rescue: bool = False
-    ranked: int = 24
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -221,9 +195,9 @@ class _Bench:
             layers=layers,
             ranked=weakest.name if weakest and layers else "",
             rescue=steps,
-            settings=self._settings(card, workshop),
+            settings=settings_of(card, self.wishes, self.trial, workshop.data),
             command=command,
-            notes=[problem.reason for problem in self.reference.problems],
+            notes=noticed(self.wishes, self.trial, variants, self.reference.problems),
         )
 
     def _data(self, workshop: Workshop) -> str:
@@ -340,37 +314,6 @@ class _Bench:
                 made[one] = dataclasses.replace(variant, kind=name, path=path)
                 self.measured[name] = found
         return steps, made.get(kept, Variant(name, failed="no layer was left to keep in float"))
-
-    def _settings(self, card: Card, workshop: Workshop) -> dict[str, object]:
-        from visionkit.runtime.machine import fingerprint, versions
-
-        wishes, trial = self.wishes, self.trial
-        source = _named(wishes.calibration) or (
-            "images of the data that were not measured" if trial.apart else "the measured images, for want of others"
-        )
-        facts: dict[str, object] = {
-            "model": card.name,
-            "data": str(workshop.data.data),
-            "measured on": f"{trial.part}, {len(trial.samples)} images",
-            "calibrated on": f"{wishes.samples} at most of: {source}",
-            "frames without labels": wishes.unlabelled or "none",
-            "bounds": ", ".join(_bounds(wishes.bounds)),
-            "processor": fingerprint()["processor"],
-            "versions": ", ".join(f"{name} {version}" for name, version in versions().items() if version),
-        }
-        return facts
-
-
-def _named(calibration: Any) -> str | None:
-    if calibration is None:
-        return None
-    return str(calibration) if isinstance(calibration, str | Path) else f"{len(calibration)} given"
-
-
-def _bounds(bounds: Bounds) -> list[str]:
-    told = [f"{bounds.max_drop:g} points lost", f"{bounds.max_class_drop:g} points of a class"]
-    told += [] if bounds.latency_ms is None else [f"{bounds.latency_ms:g} ms an image"]
-    return [*told, f"agreement of {bounds.min_agreement:.0%}"]
 
 
 def _sizes(path: Path) -> dict[str, Any]:

@@ -232,8 +232,8 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
     drop = variant.drop
     if drop is None or bounds.max_drop <= 0:
         return None, None
-    # Where nothing differed, drawing again cannot tell by how much it might. One thing that is counted moves the mean by
-    # 100 / N points: with fewer than this, not even one wrong answer would be allowed.
+    # Where nothing differed, drawing again cannot tell by how much it might. One thing that is counted moves the mean
+    # by 100 / N points: with fewer than this, not even one wrong answer would be allowed.
     counted = variant.counted or variant.images
     least = math.ceil(100 / bounds.max_drop) if drop.low == drop.high else 0
     if drop.high <= bounds.max_drop and counted >= least:
