@@ -204,6 +204,7 @@ def test_what_cannot_be_quantized_is_told(source, made, tmp_path):
         (source, {"kind": "int4"}, UsageError, "kind-unknown"),
         (source, {"kind": "int8", "engine": "best"}, UsageError, "engine-unknown"),
         (source, {"kind": "int8"}, UsageError, "calibration-missing"),
+        (source, {"kind": "dynamic", "keep_float": ["conv9"]}, UsageError, "layer-unknown"),
         (bare, {"kind": "dynamic"}, ModelError, "artifact-missing"),
         (foreign, {"kind": "dynamic"}, ModelError, "model-unfit"),
         (made("int8").path, {"kind": "dynamic"}, ModelError, "model-unfit"),

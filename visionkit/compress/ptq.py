@@ -89,6 +89,7 @@ def quantize_artifact(
         raise UsageError("calibration-missing", f"{kind} needs a calibration: images on which ranges are measured.")
     target = check_target(path, ".tflite", overwrite=overwrite)
     parts = split_signatures(model_bytes(artifact.path))
+    _check_patterns([parts[name] for name in artifact.parts.values() if name in parts], keep_float)
     if kind in STATIC and calibration is not None:
         networks = _static_networks(artifact, parts, calibration, keep_float, engine)
         rebuilt = rebuild(parts, {name: one.content for name, one in networks.items()}, integer_io=kind == "int8-io")
@@ -206,6 +207,21 @@ def _static_networks(
         patterns = _known(parts[name], keep_float) if len(feeds) > 1 else keep_float
         found[name] = quantize_network(parts[name], examples, kind="int8", keep_float=patterns, engine=engine)
     return found
+
+
+def _check_patterns(networks: Sequence[bytes], patterns: Sequence[str]) -> None:
+    """Refuse a pattern that means no layer of any network. Raises UsageError `layer-unknown`."""
+    from visionkit.compress.quantize_network import kept_layers
+
+    for pattern in patterns:
+        failures = 0
+        for network in networks:
+            try:
+                kept_layers(network, [pattern])
+            except UsageError:
+                failures += 1
+                if failures == len(networks):
+                    raise
 
 
 def _known(content: bytes, patterns: Sequence[str]) -> list[str]:
