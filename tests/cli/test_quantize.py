@@ -65,6 +65,7 @@ def test_an_output_that_is_there(photos, tmp_path):
     (tmp_path / "out").mkdir()
     error = refused("sign_digits", "--data", str(photos), "--out", str(tmp_path / "out"))
     assert error.slug == "exists"
+    assert "--overwrite" in error.message
 
 
 def test_a_clip_that_cannot_be_read(photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def command(model: str, kinds: tuple[str, ...], out: Path | None, as_json: bool,
         model,
         _choice(given),
         _wishes(given, kinds),
-        _folder(model, out),
+        _folder(model, out, overwrite=given["overwrite"]),
         overwrite=given["overwrite"],
         command=shlex.join(["visionkit", *sys.argv[1:]]),
         tell=lambda line: click.echo(clean(line), err=True),
@@ -156,11 +157,14 @@ def _wishes(given: dict[str, Any], kinds: tuple[str, ...]) -> Any:
     return Wishes(kinds, bounds, ranked=given["rank"], **{name: given[name] for name in names})
 
 
-def _folder(model: str, out: Path | None) -> Path:
-    """Where to, with the folders above it."""
+def _folder(model: str, out: Path | None, *, overwrite: bool) -> Path:
+    """Where to, with the folders above it. Raises OutputError `exists`."""
+    from visionkit.errors import OutputError
     from visionkit.io.files import writing_to
 
     target = out if out is not None else Path("runs/quantize") / Path(model).stem
+    if os.path.lexists(target) and not overwrite:
+        raise OutputError("exists", f"'{clean(str(target))}' already exists; pass --overwrite or choose another --out.")
     with writing_to(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     return target
