@@ -210,3 +210,29 @@ def test_bad_presets_images_and_buffers_are_told():
             rule(image)
     with pytest.raises(ValueError, match="`out` must be float32"):
         rule(np.zeros((4, 4, 3), np.uint8), np.zeros((5, 6, 3), np.float32))
+
+
+def test_levels_of_a_framed_image_keep_its_frame():
+    """What a network that normalises itself is given: normalised by hand, it is what the rule gives."""
+    rule = InputRule.preset("torch", (40, 40), resize="letterbox")
+    image = np.full((20, 40, 3), 7, np.uint8)
+    levels = rule.levels()
+    pixels = levels(image)
+    assert pixels[0, 0].tolist() == [round(0.485 * 255), round(0.456 * 255), round(0.406 * 255)]
+    assert levels.frame.tolist() == pixels[0, 0].tolist()
+    assert rule.frame.tolist() == [0.0, 0.0, 0.0]
+    by_hand = (pixels - np.float32(rule.mean)) / np.float32(rule.std)
+    assert np.abs(by_hand - rule(image)).max() < 1e-5
+    assert np.array_equal(levels.at((80, 80))(image)[0, 0], pixels[0, 0])
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(0.02, -3), (1.0, 0), (3.7, 120)])
+def test_a_table_of_steps_is_the_nearest_step_of_every_level(scale, zero):
+    from visionkit.runtime.base import TensorSpec
+
+    rule = InputRule.preset("torch", (16, 16))
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    steps = rule.encoded(TensorSpec("image", (1, 16, 16, 3), np.dtype(np.int8), (scale, zero)))(image)
+    wanted = np.clip(rule(image).astype(np.float64) / scale + zero, -128, 127)
+    assert steps.dtype == np.int8
+    assert np.abs(steps - wanted).max() <= 0.5 + 1e-3
