@@ -141,7 +141,8 @@ def _quantized(kind: str, workshop: Workshop, path: Path) -> Sequence[str] | Non
 
     calibration = workshop.calibration() if KINDS[kind].calibrated else None
     quantize_artifact(workshop.source, path, kind=kind, calibration=calibration, keep_float=workshop.keep_float)
-    return [f"kept in float: {', '.join(workshop.keep_float)}"] if workshop.keep_float else None
+    kept = ", ".join(pattern.replace("\\", "") for pattern in workshop.keep_float)
+    return [f"kept in float: {kept}"] if kept else None
 
 
 def _trained(workshop: Workshop, path: Path) -> Sequence[str] | None:
