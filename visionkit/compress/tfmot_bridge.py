@@ -31,7 +31,7 @@ def quantization_aware(twin: Any) -> Any:
     def annotated(layer: Any) -> Any:
         if type(layer).__name__ == INPUT:
             return layer
-        known = registry.supports(layer)
+        known = registry.supports(layer) or _follows_weights(layer)
         return kit.quantize_annotate_layer(layer) if known else kit.quantize_annotate_layer(layer, output_only())
 
     scope = {output_only.__name__: output_only, **own_functions()}
@@ -97,6 +97,14 @@ def stripped(model: Any) -> Any:
         if any("Prune" in kind for kind in kinds):
             return tfmot.sparsity.keras.strip_pruning(model)
         return tfmot.clustering.keras.strip_clustering(model)
+
+
+def _follows_weights(layer: Any) -> bool:
+    """Whether a layer is a normalisation that tfmot folds into the weights before it, if it has no rule of its own."""
+    if type(layer).__name__ != "BatchNormalization":
+        return False
+    before = layer.inbound_nodes[0].inbound_layers
+    return type(before).__name__ in ("Conv2D", "DepthwiseConv2D", "Dense")
 
 
 def _registry() -> Any:
