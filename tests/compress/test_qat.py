@@ -204,7 +204,7 @@ def test_it_learns_by_fit_and_its_weights_come_back(options: dict[str, str], tmp
     network.compile(keras.optimizers.Adam(1e-2), loss)
     before = rounded_to(network)
     losses = network.fit(given, labels, epochs=6, batch_size=16, verbose=0).history["loss"]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     after = rounded_to(network)
     assert after["sum.relu.quant"] != before["sum.relu.quant"]
     freeze_ranges(network)

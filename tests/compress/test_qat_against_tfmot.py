@@ -39,7 +39,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def network() -> keras.Model:
-    """A depthwise residual network of 1,000 weights, small enough for rounding to hurt."""
+    """A depthwise residual network of 4,000 weights."""
     image = keras.Input((8, 8, 1), name="image")
 
     def normed(x: Any, layer: Any, name: str, act: bool = True) -> Any:
@@ -54,7 +54,12 @@ def network() -> keras.Model:
         x = layers.Add(name=f"{name}.add")([x, y])
     x = normed(x, layers.Conv2D(24, 3, strides=2, padding="valid", use_bias=False, name="last"), "last")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(image, layers.Dense(10, name="logits")(x), name="digits")
+    model = keras.Model(image, layers.Dense(10, name="logits")(x), name="digits")
+    for block in range(2):
+        # channels of unequal size, as trained depthwise convolutions have; the normalisations make up for it
+        deep = model.get_layer(f"block{block}.deep")
+        deep.kernel.assign(deep.kernel * np.logspace(-1.5, 0, 12, dtype=np.float32)[:, None])
+    return model
 
 
 def batches(images: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[Batch]:
@@ -104,7 +109,7 @@ def test_native_training_is_at_least_as_good() -> None:
     for seed in SEEDS:
         keras.utils.set_random_seed(seed)
         model = network()
-        learn(model, batches(images, labels, seed), 25, 5e-3)
+        learn(model, batches(images, labels, seed), 15, 5e-3)
         floats.append(int((np.asarray(model(held)).argmax(axis=-1) == truth).sum()))
         network_ = quantize_aware(model, samples=[images[:256]])
         learn(network_, batches(images, labels, 100 + seed), EPOCHS, RATE)
