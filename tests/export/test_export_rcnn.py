@@ -34,7 +34,7 @@ SPREAD = (
     ("rpn.head.bbox_pred", "rpn_deltas_0", 0.15),
     ("roi_heads.box_predictor.cls_score", "", 1.0),
     ("roi_heads.box_predictor.bbox_pred", "", 0.5),
-    ("roi_heads.mask_predictor.mask_fcn_logits", "", 1.0),
+    ("roi_heads.mask_predictor.mask_fcn_logits", "", 0.3),
 )
 # anchors as small as the images: those of 512 pixels would enlarge a network's noise too
 RULE = {"pre_nms": 60, "post_nms": 40, "max_det": 20, "anchor_sizes": [[16.0, 32.0, 64.0]] * 3}
