@@ -62,7 +62,9 @@ def kept_greedily(boxes: Any, there: Any, threshold: float, groups: Any = None, 
         pixel_offset: 1 counts both edge pixels.
     """
     count = boxes.shape[1]
-    better = ops.arange(count)[:, None] < ops.arange(count)[None]
+    # Counted out of what is only known in a call: of constants, a converter would store the whole table, M x M.
+    place = ops.cumsum(ops.cast(ops.logical_or(there, True), "float32"), axis=1)
+    better = place[:, :, None] < place[:, None]
     over = ops.logical_and(_over(boxes, threshold, pixel_offset), better)
     if groups is not None:
         over = ops.logical_and(over, ops.equal(groups[:, :, None], groups[:, None]))
