@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +93,12 @@ def test_a_teacher_is_listened_to(folder: Path, tmp_path: Path) -> None:
     alone = fine_tune(folder / "card", folder / "data", tmp_path / "alone", options)
     taught = fine_tune(folder / "card", folder / "data", tmp_path / "taught", options, teacher=teacher)
     assert alone.result.history[0]["loss"] != taught.result.history[0]["loss"]
+    path = train_quantized(
+        folder / "card", folder / "data", tmp_path / "taught.tflite", teacher=folder / "card", epochs=1, batch=8
+    )
+    assert path.is_file()
+    with pytest.raises(ModelError, match="prepared otherwise|knows other classes"):
+        train_quantized(folder / "card", folder / "data", tmp_path / "b.tflite", teacher="sign_digits", epochs=1)
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
@@ -104,7 +108,10 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow  # eight epochs on 770 images, then 240 at two precisions
 def test_sign_digits_keep_their_accuracy_in_eight_bits(shared: Path, tmp_path: Path) -> None:
-    """On images that neither taught nor chose, at most 0.3 point below float; 0.30 of its size, 0.7 of its time."""
+    """On images that neither taught nor chose, at most 0.3 point below float, in 0.30 of its size.
+
+    Its time is measured by `benchmarks/quantized_latency.py`.
+    """
     from visionkit.evaluate.classify import evaluate_classifier
     from visionkit.train.augment import Augmentation
     from visionkit.train.class_folders import read_class_folders
@@ -116,26 +123,10 @@ def test_sign_digits_keep_their_accuracy_in_eight_bits(shared: Path, tmp_path: P
     source = export_model(card, tmp_path / "float.tflite", format="litert").path
     folders = read_class_folders(data, card.labels)
     held = read_split(split, folders.samples).select("test", folders.samples)
-    scores, times = [], []
-    for model in (source, path):
-        classifier = load_classifier(model, threads=1)
-        scores.append(evaluate_classifier(classifier, folders, held).scores.top1)
-        times.append(_milliseconds(classifier))
+    scores = [evaluate_classifier(load_classifier(model), folders, held).scores.top1 for model in (source, path)]
     assert len(held) == 240
     assert scores[1] >= scores[0] - 0.003
     assert path.stat().st_size <= 0.30 * source.stat().st_size
-    assert times[1] <= 0.7 * times[0]
-
-
-def _milliseconds(classifier: Any) -> float:
-    """Median of a call of the network alone."""
-    inputs = classifier.rule(np.zeros((96, 96, 3), np.uint8))[None]
-    found = []
-    for _ in range(60):
-        started = time.perf_counter()
-        classifier.infer(inputs)
-        found.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(found)
 
 
 def test_the_converted_network_is_the_trained_one(folder: Path, tmp_path: Path) -> None:

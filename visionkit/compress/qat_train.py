@@ -88,6 +88,7 @@ def train_quantized(
     out: str | os.PathLike[str] | None = None,
     kind: str = "qat-int8",
     overwrite: bool = False,
+    teacher: Card | str | os.PathLike[str] | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
     tell: Callable[[str], None] = lambda line: None,
     **options: Any,
@@ -101,6 +102,8 @@ def train_quantized(
         out: folder for checkpoints, from which an interrupted training goes on; `path` without its suffix otherwise.
         kind: `qat-int8` takes and gives float32 at the network's ends, `qat-int8-io` int8.
         overwrite: replace `path`.
+        teacher: a float classifier of the same classes and preparation, the card itself among them, whose answers are
+            learnt beside the labels (`visionkit.compress.distil`).
         report: is given a row of numbers after each epoch; `tell` lines about the conversion.
         options: of `QatOptions`.
 
@@ -114,7 +117,9 @@ def train_quantized(
     if kind not in KINDS:
         raise UsageError("kind-unknown", f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}.")
     folder = Path(path).with_suffix("") if out is None else Path(out)
-    training = fine_tune(card, data, folder, QatOptions(**options), report=report, tell=tell)
+    card = card if isinstance(card, Card) else load_card(card)
+    taught_by = None if teacher is None else _teacher(teacher, card)
+    training = fine_tune(card, data, folder, QatOptions(**options), teacher=taught_by, report=report, tell=tell)
     made = export_quantized(training.network, training.card, path, kind=kind, overwrite=overwrite, tell=tell)
     return made.path
 
@@ -174,6 +179,17 @@ def fine_tune(
     facts = {"card": card.name, "images": _digest(split, checked), **_facts(options), "taught": teacher is not None}
     result = fit(network, stream, goal, out=out, options=fitting, facts=facts, report=report, should_stop=should_stop)
     return QatTraining(network, card, rule, split, result, [images[:1] for images in samples])
+
+
+def _teacher(teacher: Card | str | os.PathLike[str], card: Card) -> keras.Model:
+    """The teacher's network at the pupil's size. Raises ModelError `model-unfit` where it sees or answers otherwise."""
+    found = teacher if isinstance(teacher, Card) else load_card(teacher)
+    rule, theirs = card_rule(card), card_rule(found)
+    if (rule.mean, rule.std, rule.channel_order) != (theirs.mean, theirs.std, theirs.channel_order):
+        raise ModelError("model-unfit", f"{found.name} takes images prepared otherwise than {card.name}: no teacher.")
+    if found.labels != card.labels:
+        raise ModelError("model-unfit", f"{found.name} knows other classes than {card.name}: no teacher.")
+    return card_network(found, rule).model()
 
 
 def input_range(rule: InputRule) -> tuple[float, float]:

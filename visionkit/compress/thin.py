@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.compress.operations import zipped_size
-from visionkit.errors import ModelError, UsageError
+from visionkit.errors import ModelError
 from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
 
 if TYPE_CHECKING:
@@ -124,23 +124,20 @@ def told_size(path: Path) -> str:
 
 def _batches(card: Card, data: DataChoice, options: ThinOptions) -> TrainingBatches:
     """Changed views of the images that may be learnt from."""
+    from visionkit.compress.trials import check_train_part
     from visionkit.tasks.load_classify import card_rule
     from visionkit.train.augment import Augmentation
     from visionkit.train.class_folders import read_class_folders
     from visionkit.train.class_images import TrainingBatches, check_images
     from visionkit.train.split import read_split
 
+    check_train_part(data, card.labels)
     folders = read_class_folders(data.data, card.labels)
     samples = check_images(folders).samples
     if data.split is not None:
         learn = read_split(data.split, samples).select("train", samples)
     else:
-        learn = [sample for sample in samples if folders.parts.get(sample.name) == "train"]
-    if not learn:
-        raise UsageError(
-            "train-part-missing",
-            f"{data.data} has no part train, so all its images are measured and none may be learnt from; give --split",
-        )
+        learn = [sample for sample in samples if folders.parts[sample.name] == "train"]
     return TrainingBatches(
         folders,
         learn,

@@ -145,18 +145,23 @@ def _quantized(kind: str, workshop: Workshop, path: Path) -> Sequence[str] | Non
     return [f"kept in float: {kept}"] if kept else None
 
 
-def _trained(workshop: Workshop, path: Path) -> Sequence[str] | None:
+def _trained(taught: bool, workshop: Workshop, path: Path) -> Sequence[str] | None:
     from visionkit.runtime.quiet import import_keras
 
     import_keras()
     from visionkit.compress.qat_train import train_quantized
+    from visionkit.compress.trials import check_train_part
+    from visionkit.weights import load_card
 
+    card = load_card(workshop.card("quantization-aware training"))
+    check_train_part(workshop.data, card.labels)
     with tempfile.TemporaryDirectory() as folder:  # its checkpoints
         train_quantized(
-            workshop.card("quantization-aware training"),
+            card,
             workshop.data.data,
             path,
             out=Path(folder) / "training",
+            teacher=card if taught else None,
             seed=workshop.seed,
             split=workshop.data.split,
         )
@@ -165,6 +170,10 @@ def _trained(workshop: Workshop, path: Path) -> Sequence[str] | None:
 
 def _row(name: str, says: str, **how: Any) -> Kind:
     return Kind(name, says, functools.partial(_quantized, name), **how)
+
+
+def _aware(name: str, says: str, *, taught: bool) -> Kind:
+    return Kind(name, f"{says} (class folders)", functools.partial(_trained, taught), trained=True)
 
 
 def _thinned(module: str, workshop: Workshop, path: Path) -> Sequence[str]:
@@ -184,7 +193,8 @@ KINDS: Mapping[str, Kind] = {
         _row("dynamic", "weights in 8 bits, activations in float: a quarter of the size, seldom faster"),
         _row("int8", "weights and activations in 8 bits, float at the ends", calibrated=True, rescuable=True),
         _row("int8-io", "the same with integers at the ends too", calibrated=True, rescuable=True),
-        Kind("qat", "trained on with rounding, so that 8 bits hurt less (class folders)", _trained, trained=True),
+        _aware("qat", "trained on with rounding, so that 8 bits hurt less", taught=False),
+        _aware("qat-taught", "the same, and taught by the float model's answers beside the labels", taught=True),
         _thin("pruned", "prune", "trained on with most weights zero: small when zipped, as fast as before"),
         _thin("clustered", "cluster", "trained on with few values in a kernel: small when zipped, as fast as before"),
     )
