@@ -97,7 +97,7 @@ def test_a_teacher_is_listened_to(folder: Path, tmp_path: Path) -> None:
         folder / "card", folder / "data", tmp_path / "taught.tflite", teacher=folder / "card", epochs=1, batch=8
     )
     assert path.is_file()
-    with pytest.raises(ModelError, match="prepared otherwise|knows other classes"):
+    with pytest.raises(ModelError, match=r"prepared otherwise|knows other classes"):
         train_quantized(folder / "card", folder / "data", tmp_path / "b.tflite", teacher="sign_digits", epochs=1)
 
 
