@@ -191,7 +191,7 @@ def convert_named_onnx(call: NamedCall) -> bytes:
             found = call.call(**{spec.name: tensor for spec, tensor in zip(call.inputs, tensors, strict=True)})
             return [found[spec.name] for spec in outputs]
 
-        content = to_onnx(freeze(ordered, signature), signature, "float32")
+        content = to_onnx(freeze(ordered, signature, lower=False), signature, "float32")
         with quiet():
             import onnx
 
@@ -205,10 +205,11 @@ def convert_named_onnx(call: NamedCall) -> bytes:
         raise failure(".onnx", error) from error
 
 
-def freeze(call: Callable[[list[Any]], Sequence[Any]], signature: Signature) -> bytes:
+def freeze(call: Callable[[list[Any]], Sequence[Any]], signature: Signature, *, lower: bool = True) -> bytes:
     """`call` (tensors in, tensors out, in the signature's order) as a GraphDef with its weights as constants.
 
-    The graph's placeholders are `input_0` …, its results `output_0` …; shapes are static.
+    The graph's placeholders are `input_0` …, its results `output_0` …; shapes are static. With `lower`, loops become
+    TensorFlow 1's switches and merges, which tf2onnx cannot read.
     """
     tf = import_tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -218,7 +219,7 @@ def freeze(call: Callable[[list[Any]], Sequence[Any]], signature: Signature) -> 
 
     with quiet():
         concrete = tf.function(serve).get_concrete_function(**tensor_specs(signature))
-        frozen = convert_variables_to_constants_v2(concrete)
+        frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=lower)
         graph = frozen.graph.as_graph_def()
         for key, tensor in zip(signature.output_keys, frozen.outputs, strict=True):
             node = graph.node.add(name=key, op="Identity", input=[tensor.name])
