@@ -135,5 +135,5 @@ def test_the_converted_network_is_the_trained_one(folder: Path, tmp_path: Path) 
     options = QatOptions(epochs=2, batch=8, learning_rate=3e-3)
     training = fine_tune(folder / "card", folder / "data", tmp_path / "out", options)
     (found,) = levels_apart(training.network, convert_quantized(training.network), training.samples).values()
-    assert found.worst < 4.1
-    assert found.agreement == 1
+    assert found.worst < 1.5  # steps of eight bits
+    assert found.agreement >= 7 / 8  # of the eight samples: two answers within a step may change places
