@@ -71,6 +71,8 @@ def command(artifact: str, against: str | None, source: str | None, as_json: boo
     if against is None and (source is not None or options["min_agreement"] is not None):
         raise UsageError("against-needed", "--source and --min-agreement compare two models: name one with --against.")
     found = read_described(artifact)
+    if against is not None:
+        _check_task(found, against)
     _check_trust(found, options["trust_model"])
     probes = check_probes(found)
     same = None if against is None else _agreement(found, against, source, options)
@@ -87,6 +89,23 @@ def _check_trust(artifact: Artifact, trust: bool) -> None:
     from visionkit.runtime.files import ModelFile
 
     ModelFile(artifact.path).check_trust(trust)
+
+
+def _check_task(artifact: Artifact, against: str) -> None:
+    """Raises UsageError `against-unfit` where the other one is known to be of another task."""
+    from visionkit.weights import load_card
+    from visionkit.weights.artifact import read_artifact
+
+    other = read_artifact(against)
+    if other is None and _is_file(against):
+        return
+    task = load_card(against).task if other is None else other.card.task
+    if task != artifact.card.task:
+        raise UsageError(
+            "against-unfit",
+            f"{artifact.path.name} is a model to {artifact.card.task}, and '{against}' is one to {task}: compare "
+            "models of one task.",
+        )
 
 
 def _agreement(artifact: Artifact, against: str, source: str | None, options: dict[str, Any]) -> Agreement:

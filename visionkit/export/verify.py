@@ -175,9 +175,11 @@ def _stored(stored: Mapping[str, Array], start: str) -> dict[str, Array]:
 
 
 def _input_names(artifact: Artifact, signature: str, told: Mapping[str, Array]) -> list[str]:
-    """Inputs of a signature as the description says them, or the first of the stored arrays."""
+    """Inputs of a signature as the description says them, or the image, or the first of the stored arrays."""
     specs = artifact.made.get("signatures", {}).get(signature)
-    return [str(spec).partition(":")[0] for spec in specs] if specs else list(told)[:1]
+    if specs:
+        return [str(spec).partition(":")[0] for spec in specs]
+    return ["image"] if "image" in told else list(told)[:1]
 
 
 def _batch(artifact: Artifact) -> int:
@@ -198,11 +200,12 @@ def _apart(
             answer.get(output), expected[output], float(artifact.made.get("raw_tolerance", FLOAT_TOLERANCE))
         )
     limit = float(told.get(output, FLOAT_TOLERANCE))
-    served = {name: value[0] for name, value in answer.items()}
     if artifact.card.task == "detect":
         conf = float(artifact.card.options.get("conf", DetectOptions().conf))
-        apart = compare_boxes(conf=conf, iou=SUPPRESSION)(served, expected, output, limit)
+        one = {name: value[:1] for name, value in answer.items()}
+        apart = compare_boxes(conf=conf, iou=SUPPRESSION)(one, {k: v[None] for k, v in expected.items()}, output, limit)
         return (0.0 if apart is None else apart), limit
+    served = {name: value[0] for name, value in answer.items()}
     found, wanted = served.get(output), expected[output]
     if wanted.dtype.kind in "iu" and wanted.ndim > 1 and found is not None and found.shape == wanted.shape:
         return float((found != wanted).mean()), FLIPPED
