@@ -44,7 +44,7 @@ def test_a_good_variant_ships_and_the_sentence_says_why():
     # 4.0 / 1.05 = 3.8; the better of the threads: 6 / 3 = 2
     assert decision.sentence == (
         "Ship int8: 96.8 % top-1, 0.2 points below float (95 % interval of the loss −0.1 to 0.5), 1.05 MB "
-        "(3.8 times smaller), 3 ms an image (2.0 times faster)."
+        "(3.8 times smaller; 0.90 MB zipped), 3 ms an image (2.0 times faster)."
     )
 
 

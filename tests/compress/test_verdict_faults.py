@@ -11,6 +11,7 @@ import pytest
 
 from tests.compress import planted
 from visionkit.compress.judging import Wishes, judge_variants
+from visionkit.compress.operations import zipped_size
 from visionkit.compress.trials import DataChoice
 from visionkit.compress.verdict import Bounds
 from visionkit.errors import OutputError
@@ -81,6 +82,9 @@ def test_a_sound_network_ships(made, tmp_path):
     report = judged(made.sound, made.data, tmp_path / "out")
     assert report.decision.ship == "int8"
     assert facts(report).size < 0.45 * report.reference.size  # 61,706 weights in 0.25 MB
+    for one in (report.reference, facts(report)):
+        path = tmp_path / "out" / f"{one.kind}.tflite"
+        assert (one.size, one.zipped) == (path.stat().st_size, zipped_size(path))  # what is shipped, probes and all
     assert report.settings["measured on"] == "part 'test', 150 images"
 
 

@@ -244,6 +244,6 @@ def how_html(report: QuantizeReport) -> str:
         f"{report.bounds.max_class_drop:g} points beyond chance, its calibration has no fault, and it is fast enough. "
         "Of those that pass, the fastest is chosen; of equally fast ones the smallest.</p><p>Times are of this "
         f"machine, with {threads or '?'} threads, from a decoded image to the result; the variants took turns, so that "
-        "a busy moment met all of them. The table has the faster number of threads. Sizes are of the model; its file "
-        "holds a card and probes besides.</p>"
+        "a busy moment met all of them. The table has the faster number of threads. Sizes are of the whole file, with "
+        "the card and the probes in it.</p>"
     )

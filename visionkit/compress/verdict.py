@@ -72,7 +72,7 @@ class VariantFacts:
         metric: a fraction; `drop` in points, of the paired difference.
         images: measured on; `counted`: things on them that the metric counts, such as objects, 0 for the images.
         agreement: share of answers alike to float's on `frames` frames without labels; nan where not measured.
-        size, zipped: bytes of the model, and when compressed.
+        size, zipped: bytes of the file that is shipped, as it is and compressed.
         faults: found in the calibration; any of them forbids shipping.
         notes: told, not judged: float islands, what was kept in float.
     """
@@ -257,7 +257,7 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
 def _praise(chosen: VariantFacts, reference: VariantFacts, metric: str) -> str:
     drop, best, before = chosen.drop, chosen.best, reference.best
     score = math.nan if chosen.metric is None else 100 * chosen.metric.value
-    size = f"{_size(chosen.size)} ({_times(reference.size / chosen.size, 'smaller', 'larger')})"
+    size = f"{_size(chosen.size)} ({_times(reference.size / chosen.size, 'smaller', 'larger')}; {_size(chosen.zipped)} zipped)"
     speed = f"{best.whole_ms:.3g} ms an image ({_times(before.whole_ms / best.whole_ms, 'faster', 'slower')})"
     change = "" if drop is None else _change(drop, chosen.images)
     return f"Ship {chosen.kind}: {score:.1f} % {metric}, {change}, {size}, {speed}."
