@@ -12,14 +12,16 @@ import pytest
 from tests.export.plain import picture, served
 from tests.tasks.made_segment import write_segment_card
 from visionkit import crf
-from visionkit.errors import UsageError
+from visionkit.errors import ModelError, UsageError
 from visionkit.export import export_model
 from visionkit.export.input_graph import SegmentGraph
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
 from visionkit.export.plan_segment import TOLERANCE
 from visionkit.layers.dense_crf import DenseCRF
 from visionkit.tasks import load_segmenter
+from visionkit.tasks.load_segment import TRAINED_CRF
 from visionkit.weights import Card, load_card
+from visionkit.weights.artifact import attach, describe_artifact
 
 SIZE_HW = (64, 96)
 IMAGES = [picture(75, 100), picture(150, 61, 1), picture(*SIZE_HW, 2)]
@@ -81,8 +83,9 @@ def test_the_crf_goes_into_a_savedmodel(stretched: Card, tmp_path: Path) -> None
     for answer, wanted, without in zip(served(path, images, tmp_path), refined, plain, strict=True):
         assert np.abs(answer["probabilities"] - wanted).mean() < 0.01
         assert np.abs(without - wanted).mean() > 0.02  # a file without its CRF would be found
-    task = load_segmenter(path, trust=True, runtime="savedmodel")  # its networks are without
-    assert np.abs(task.probs(images[0]) - plain[0]).max() < 1e-4
+    for given, wanted in ((None, refined[0]), (False, plain[0])):  # its networks are without, its loader is not
+        task = load_segmenter(path, crf=given, trust=True, runtime="savedmodel")
+        assert np.abs(task.probs(images[0]) - wanted).max() < 1e-4
 
 
 def test_a_trained_crf_goes_in_as_it_is(stretched: Card) -> None:
@@ -100,6 +103,22 @@ def test_a_trained_crf_goes_in_as_it_is(stretched: Card) -> None:
     assert np.abs(answer["probabilities"] - wanted).mean() < 1e-3
     assert np.abs(np.exp(logits) - wanted).mean() > 0.01
     assert plan.compare(answer, expected(plan, image, False), "probabilities", 0.01) < 1e-3
+    assert plan.notes == {"crf": TRAINED_CRF}
+
+
+@pytest.mark.parametrize(("told", "slug"), [(TRAINED_CRF, "artifact-unfit"), ({"theta": 3}, "artifact-corrupt")])
+def test_a_crf_that_cannot_be_followed_is_not_left_out(
+    stretched: Card, tmp_path: Path, told: object, slug: str
+) -> None:
+    path = tmp_path / "net"
+    made = export_model(stretched, path, format="savedmodel", probes=[IMAGES[0]])
+    probes = made.probes()
+    notes = {**made.made, "crf": told}
+    attach(path, describe_artifact(made.card, parts=made.parts, probes=probes, made=notes), probes)
+    with pytest.raises(ModelError) as error:
+        load_segmenter(path, trust=True)
+    assert error.value.slug == slug
+    assert load_segmenter(path, trust=True, crf=False, runtime="savedmodel").refiner is None
 
 
 @pytest.mark.parametrize("kind", ["litert", "onnx", "keras"])

@@ -168,6 +168,7 @@ class _Export:
                 },
                 "tolerances": dict(self.plan.tolerances),
                 "raw_tolerance": self.format.raw_tolerance,
+                **self.plan.notes,
             },
         )
         attach(made, description, dict(kept))

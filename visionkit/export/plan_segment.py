@@ -13,7 +13,7 @@ from visionkit.errors import UsageError
 from visionkit.export.input_graph import SegmentGraph
 from visionkit.export.plan import ExportOptions, ExportPlan
 from visionkit.tasks.input_rule import InputRule
-from visionkit.tasks.load_segment import without_resizing
+from visionkit.tasks.load_segment import TRAINED_CRF, without_resizing
 from visionkit.tasks.network import CardNetwork
 from visionkit.tasks.score_maps import label_type
 from visionkit.tasks.segment import Segmenter, SegmentOptions
@@ -48,7 +48,7 @@ def make_plan(card: Card, options: ExportOptions) -> ExportPlan:
 
     The network has one size; an image of a card of `shortest_side` is stretched to it, as by `load_segmenter` with
     that `size_hw`. With a CRF, `serving_default` refines at the image's size; the networks of VisionKit's own loading
-    stay without.
+    stay without, and it refines by the parameters that the description has.
 
     Raises:
         UsageError: `option-unfit`, a CRF in a format that cannot hold it.
@@ -105,7 +105,12 @@ class _Story:
             tolerances={PROBABILITIES: tolerance, CLASS_MAP: tolerance if refined else 0.0},
             raw_inputs=lambda image: {"raw": {inputs: self.rule(image)[None]}},
             compare=compare_refined if refined else compare_maps,
+            notes={"crf": self._told_crf()} if refined else {},
         )
+
+    def _told_crf(self) -> dict[str, Any] | str:
+        """The CRF as `load_segmenter` refines by it: its parameters, or that it has learnt others."""
+        return TRAINED_CRF if self.trained else dataclasses.asdict(self.params)
 
     @property
     def task(self) -> Segmenter:

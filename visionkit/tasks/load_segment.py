@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visionkit.errors import RecipeError, UsageError
+from visionkit.errors import ModelError, RecipeError, UsageError
 from visionkit.tasks.artifact_network import card_of, described, network_of, one_size, options_of
 from visionkit.tasks.input_rule import InputRule
 from visionkit.tasks.load_classify import is_model_file, shares
@@ -30,6 +30,7 @@ __all__ = ["DEFAULT_SEGMENTER", "default_segmenter", "load_segmenter", "without_
 
 Size = tuple[int, int]
 
+TRAINED_CRF = "trained"  # in a description, of a CRF whose kernels no parameters say
 DEFAULT_SEGMENTER = "lraspp_mobilenet_v3_large"  # where no segmenter comes with VisionKit
 
 
@@ -61,7 +62,8 @@ def load_segmenter(
         instances: how often the network is held, so that as many threads of the caller can be inside it; None shares
             the cores out as a stream of images goes fastest.
         weights: a file with weights for the card's network in the place of the card's own.
-        crf: refine by a dense CRF: True for its usual parameters, or parameters, or keyword arguments of `CRFParams`.
+        crf: refine by a dense CRF: True for its usual parameters, or parameters, or keyword arguments of `CRFParams`;
+            False for none. None is none, but of a model that was exported with a CRF that one.
         tta: look at each image mirrored and at three sizes (`flip=True, scales=TTA_SCALES`).
         trust: a model file may run code (SavedModel) or crash (`.tflite`).
         on_compile: called before the network is built, compiled and measured, which takes seconds and happens once.
@@ -70,7 +72,8 @@ def load_segmenter(
             `overlap` (`SegmentOptions`, `SizeOptions`) in the place of the card's.
 
     Raises:
-        ModelError: there is no such card or no weights, or they do not fit.
+        ModelError: there is no such card or no weights, or they do not fit; `artifact-unfit`, it was exported with a
+            trained CRF, and `crf` is None.
         RecipeError: the card names an option that a segmenter does not have.
     """
     if name is not None and is_model_file(name):
@@ -82,7 +85,7 @@ def load_segmenter(
         options = _fixed(artifact, tta, options)
     elif tta:
         options = {"flip": True, "scales": TTA_SCALES, **options}
-    params = _crf_params(crf)
+    params = _crf_params(crf) if artifact is None or crf is not None else _own_crf(artifact)
     chosen = options_of(card, artifact, options, lambda card, given: _options(card, given, params))
     with described(artifact):
         rule = InputRule.from_card(card)
@@ -181,6 +184,23 @@ def _crf_params(crf: CRFParams | Mapping[str, Any] | bool | None) -> CRFParams |
     if isinstance(crf, CRFParams):
         return crf
     return CRFParams(**({} if crf is True else dict(crf)))
+
+
+def _own_crf(artifact: Artifact) -> CRFParams | None:
+    """The CRF that an artifact was exported with, which its networks are without.
+
+    Raises:
+        ModelError: `artifact-unfit`, it was trained; `artifact-corrupt`.
+    """
+    told = artifact.made.get("crf")
+    if told == TRAINED_CRF:
+        raise ModelError(
+            "artifact-unfit",
+            f"{artifact.path.name} was exported with a trained CRF, which only its serving_default has. Call that, or "
+            "say how VisionKit is to refine: crf=True or parameters (--crf), or crf=False for not at all.",
+        )
+    with described(artifact):
+        return None if told is None else _crf_params(dict(told))
 
 
 def _options(card: Card, given: Mapping[str, Any], crf: CRFParams | None) -> SegmentOptions:
