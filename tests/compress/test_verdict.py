@@ -115,6 +115,18 @@ def test_no_wrong_answer_among_a_few_images_proves_nothing():
     assert judge(replace(same, images=10, counted=20), FLOAT, Bounds()).more_images == 40
 
 
+def test_where_nothing_changed_no_interval_is_told_but_that_the_images_are_few():
+    same = replace(INT8, drop=Interval(0, 0, 0), images=40)
+    assert judge(same, FLOAT, Bounds(), "top-1").reasons[0].text == (
+        "on 40 images nothing changed, but 40 are too few to tell 1 point of top-1: about 60 more would"
+    )
+    objects = judge(replace(same, images=10, counted=20), FLOAT, Bounds(), "mAP50").reasons[0].text
+    assert objects == (
+        "on 10 images with 20 objects nothing changed, but 10 images are too few to tell 1 point of mAP50: about 40 "
+        "more would"
+    )
+
+
 def test_a_narrow_interval_is_enough_whatever_the_number_of_images():
     """A detector's 72 images may hold a thousand objects; the interval knows."""
     assert judge(replace(INT8, drop=Interval(0.1, -0.4, 0.5), images=72), FLOAT, Bounds()).verdict == "ship"
@@ -134,6 +146,31 @@ def test_of_several_the_fastest_ships_then_the_smallest_then_the_best():
     assert decide(FLOAT, [half, same_speed, INT8], Bounds()).ship == "int8"
     assert decide(FLOAT, [INT8, qat], Bounds()).ship == "qat"
     assert decide(FLOAT, [half, replace(INT8, drop=Interval(5, 4, 6))], Bounds()).ship == "float16"
+
+
+def test_a_slower_one_does_not_win_by_its_size():
+    def timed(kind, ms, size=1_000_000):
+        return replace(INT8, kind=kind, size=size, timings=(Timing(1, ms, ms),))
+
+    # 6.4 and 5.9 ms are alike, and so the smaller would win; but float takes 6
+    assert decide(FLOAT, [timed("slower", 6.4), timed("faster", 5.9, 2_000_000)], Bounds()).ship == "faster"
+    assert decide(FLOAT, [timed("alike", 6.2), timed("faster", 5.9, 2_000_000)], Bounds()).ship == "alike"
+
+
+def test_smaller_but_slower_is_said_and_a_faster_one_that_is_not_proven_is_named():
+    slow = replace(INT8, kind="dynamic", timings=(Timing(1, 13.8, 15),))
+    doubtful = replace(INT8, drop=Interval(0, 0, 0), images=40)
+    assert decide(FLOAT, [slow], Bounds(), "top-1").sentence == (
+        "Ship dynamic, smaller but slower: 96.8 % top-1, 0.2 points below float (95 % interval of the loss −0.1 to "
+        "0.5), 1.05 MB (3.8 times smaller; 0.90 MB zipped), 13.8 ms an image (2.3 times slower)."
+    )
+    decision = decide(FLOAT, [slow, doubtful], Bounds(), "top-1")
+    assert decision.ship == "dynamic"
+    assert decision.sentence.endswith(
+        "(2.3 times slower). int8 is faster, but on 40 images nothing changed, but 40 are too few to tell 1 point of "
+        "top-1: about 60 more would."
+    )
+    assert "slower" not in decide(FLOAT, [slow, INT8], Bounds(), "top-1").sentence
 
 
 def test_none_good_names_the_nearest():

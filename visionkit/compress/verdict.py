@@ -27,6 +27,7 @@ __all__ = [
 
 MEGABYTE = 1e6
 SAME_SPEED, SAME_SIZE = 1.1, 1.05  # within which the other reason decides between two that may be shipped
+SAME = 1.05  # times as slow as float, below which it is not called slower
 GAIN = 0.95  # of the float model's size or time: what is above is no gain
 NEVER = 20  # times as many images: beyond, counting more of them is no advice
 
@@ -160,17 +161,38 @@ def judge(variant: VariantFacts, reference: VariantFacts, bounds: Bounds, metric
 def decide(
     reference: VariantFacts, variants: Sequence[VariantFacts], bounds: Bounds, metric: str = "accuracy"
 ) -> Decision:
-    """Which of the variants to ship: the fastest of those that may be; of equals the smallest, then the best."""
+    """Which of the variants to ship: the fastest of those that may be; of equals the smallest, then the best.
+
+    One that is slower than float never goes before one that is not. Where all that may be shipped are slower, the
+    sentence says so, and names a faster one of which too few images were measured.
+    """
     rulings = tuple(judge(variant, reference, bounds, metric) for variant in variants)
     good = [variant for variant, ruling in zip(variants, rulings, strict=True) if ruling.verdict == "ship"]
     if not good:
         return Decision(None, _refusal(rulings), rulings)
     fastest = min(variant.best.whole_ms for variant in good)
-    good = [variant for variant in good if variant.best.whole_ms <= SAME_SPEED * fastest]
+    limit = SAME_SPEED * fastest
+    if fastest <= reference.best.whole_ms:  # so that size alone does not win by what is called equally fast
+        limit = min(limit, SAME * reference.best.whole_ms)
+    good = [variant for variant in good if variant.best.whole_ms <= limit]
     smallest = min(variant.size for variant in good)
     good = [variant for variant in good if variant.size <= SAME_SIZE * smallest]
     chosen = min(good, key=lambda variant: (variant.drop.value if variant.drop else 0.0, variant.size))
-    return Decision(chosen.kind, _praise(chosen, reference, metric), rulings)
+    sentence = _praise(chosen, reference, metric)
+    if _is_slower(chosen, reference):
+        faster = (
+            ruling
+            for variant, ruling in zip(variants, rulings, strict=True)
+            if ruling.verdict == "unsure"
+            and variant.timings
+            and variant.best.whole_ms * SAME <= reference.best.whole_ms
+        )
+        sentence += "".join(f" {one.kind} is faster, but {one.reasons[0].text}." for one in list(faster)[:1])
+    return Decision(chosen.kind, sentence, rulings)
+
+
+def _is_slower(variant: VariantFacts, reference: VariantFacts) -> bool:
+    return variant.best.whole_ms >= SAME * reference.best.whole_ms
 
 
 def _quality(variant: VariantFacts, bounds: Bounds, metric: str) -> list[Reason]:
@@ -239,28 +261,35 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
     if drop.high <= bounds.max_drop and counted >= least:
         return None, None
     what = "point" if bounds.max_drop == 1 else "points"
-    text = (
-        f"{variant.images} images cannot tell whether it stays within {bounds.max_drop:g} {what} of {metric} "
-        f"({_range(drop)})"
-    )
+    if drop.value == drop.low == drop.high == 0:
+        objects = "" if counted == variant.images else f" with {counted} objects"
+        few = (
+            f"{variant.images}{' images' if objects else ''} are too few to tell {bounds.max_drop:g} {what} of {metric}"
+        )
+        text = f"on {variant.images} images{objects} nothing changed, but {few}"
+    else:
+        within = f"within {bounds.max_drop:g} {what} of {metric}"
+        text = f"{variant.images} images cannot tell whether it stays {within} ({_range(drop)})"
     times = 1.0
     if drop.high > bounds.max_drop:  # the interval shrinks with the root of the number of images
         room = bounds.max_drop - drop.value
         times = ((drop.high - drop.value) / room) ** 2 if room > 0 else math.inf
     if times > NEVER:
         return Reason("too-few", f"{text}, and it is too close to that to be told by counting"), None
-    few = math.ceil(least * variant.images / counted)
-    more = max(few, math.ceil(times * variant.images - 1e-6)) - variant.images
+    needed = math.ceil(least * variant.images / counted)
+    more = max(needed, math.ceil(times * variant.images - 1e-6)) - variant.images
     return Reason("too-few", f"{text}: about {more} more would"), more
 
 
 def _praise(chosen: VariantFacts, reference: VariantFacts, metric: str) -> str:
     drop, best, before = chosen.drop, chosen.best, reference.best
     score = math.nan if chosen.metric is None else 100 * chosen.metric.value
-    size = f"{_size(chosen.size)} ({_times(reference.size / chosen.size, 'smaller', 'larger')}; {_size(chosen.zipped)} zipped)"
+    smaller = _times(reference.size / chosen.size, "smaller", "larger")
+    size = f"{_size(chosen.size)} ({smaller}; {_size(chosen.zipped)} zipped)"
     speed = f"{best.whole_ms:.3g} ms an image ({_times(before.whole_ms / best.whole_ms, 'faster', 'slower')})"
     change = "" if drop is None else _change(drop, chosen.images)
-    return f"Ship {chosen.kind}: {score:.1f} % {metric}, {change}, {size}, {speed}."
+    name = f"{chosen.kind}, smaller but slower" if _is_slower(chosen, reference) else chosen.kind
+    return f"Ship {name}: {score:.1f} % {metric}, {change}, {size}, {speed}."
 
 
 def _refusal(rulings: Sequence[Ruling]) -> str:
@@ -305,7 +334,7 @@ def _signed(value: float) -> str:
 
 
 def _times(factor: float, more: str, less: str) -> str:
-    if 1 / 1.05 < factor < 1.05:
+    if 1 / SAME < factor < SAME:
         return f"not {more}"
     return f"{factor:.1f} times {more}" if factor > 1 else f"{1 / factor:.1f} times {less}"
 
