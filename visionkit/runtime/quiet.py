@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import IO, Any
 
+from visionkit.errors import UsageError
 from visionkit.missing import need
 
 __all__ = ["import_keras", "import_tensorflow", "quiet"]
 
 LOG = logging.getLogger(__name__)
 NOISY_LOGGERS = ("absl", "tensorflow", "tf2onnx", "onnx", "openvino")
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")  # of Keras
 STDERR = 2
 _lock = threading.RLock()
 
@@ -129,7 +131,16 @@ def import_keras() -> ModuleType:
         return keras
     need("A model that is not exported to .tflite", "keras")
     with quiet(), default_environment(TF_CPP_MIN_LOG_LEVEL="2"):
-        import keras
+        try:
+            import keras
+        except ModuleNotFoundError as error:
+            if error.name not in BACKENDS:
+                raise
+            raise UsageError(
+                "package-missing",
+                f"Keras is told to run on {error.name} (by KERAS_BACKEND or its keras.json), which is not installed "
+                f"here: pip install {error.name}, or set KERAS_BACKEND=tensorflow.",
+            ) from error
 
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
