@@ -15,7 +15,7 @@ from visionkit.errors import ModelError, UsageError
 from visionkit.export.destination import check_target, destination
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
 from visionkit.io.files import check_not_input
-from visionkit.weights import load_card
+from visionkit.weights import card_names, load_card
 from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
 from visionkit.weights.card import Card, sha256_of
 
@@ -197,7 +197,19 @@ def _card(model: str | os.PathLike[str] | Card) -> Card:
             f"{os.fspath(model)!r} is a model file; exported are cards (`visionkit models list`), or a folder with a "
             "card.toml and its weights",
         )
+    if (made := _exported(model)) is not None:
+        source = str(made.made.get("source", made.card.name))
+        raise UsageError(
+            "model-unfit",
+            f"{os.fspath(model)!r} is an exported model itself, and has no layers to write in another format: export "
+            f"the card that it was made from, {source!r}.",
+        )
     return load_card(model)
+
+
+def _exported(model: str | os.PathLike[str]) -> Artifact | None:
+    """The artifact that is meant by what is no card's name."""
+    return None if os.fspath(model) in card_names() else read_artifact(os.fspath(model))
 
 
 def _check_options(card: Card, name: str, batch: int, crf: Any, select_tf_ops: bool) -> None:
