@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from visionkit.export.check import difference
 from visionkit.export.divergence import LayerDifference, compare_layers, layer_outputs, layer_values
 from visionkit.export.plan import ExportOptions, make_plan
 from visionkit.runtime.convert import DEFAULT
+from visionkit.runtime.files import ModelFile, check_archive, load_tflite
+from visionkit.runtime.vet import vet_tflite
 from visionkit.tasks.detect import DetectOptions
+from visionkit.tasks.model_files import is_model_file
 from visionkit.weights.artifact import Artifact, model_bytes, read_artifact
 
 if TYPE_CHECKING:
@@ -68,7 +72,14 @@ def check_probes(artifact: Artifact) -> list[ProbeRow]:
     """
     probes = _probes(artifact)
     if not probes:
-        raise ModelError("probes-missing", f"{artifact.path.name} carries no probes; export it again, or use --against")
+        name, kind = artifact.path.name, artifact.format
+        if artifact.card.task == "track" and kind not in ("litert", "savedmodel"):
+            raise ModelError(
+                "probes-missing",
+                f"{name} carries no probes: of a tracker's two networks {kind} does not hold each by itself. What "
+                "`visionkit export --format litert` or savedmodel writes can be verified.",
+            )
+        raise ModelError("probes-missing", f"{name} carries no probes; export it again, or use --against")
     wants_tf = bool(artifact.made.get("select_tf_ops"))
     asked = [probe.question for probe in probes]
     answers, _ = ask_alone(artifact.path, asked, artifact.format, select_tf_ops=wants_tf)
@@ -126,14 +137,34 @@ def _networks(artifact: Artifact, card: Card) -> Mapping[str, Any]:
     return plan.raw
 
 
-def read_described(path: Any) -> Artifact:
-    """The artifact at a path. Raises ModelError `not-an-artifact` for a file that does not describe itself."""
-    found = read_artifact(path)
+def read_described(path: str | os.PathLike[str]) -> Artifact:
+    """The artifact at a path.
+
+    Raises:
+        ModelError: `not-an-artifact`, the file does not describe itself; `model-missing`, `model-corrupt`.
+    """
+    found = read_artifact(os.fspath(path))
     if found is None:
+        _check_whole(path)
         raise ModelError(
-            "not-an-artifact", f"{str(path)!r} is no file that `visionkit export` or `quantize` wrote: it has no probes"
+            "not-an-artifact",
+            f"{os.fspath(path)!r} is no file that `visionkit export` or `quantize` wrote: it has no probes",
         )
     return found
+
+
+def _check_whole(path: str | os.PathLike[str]) -> None:
+    """Raises ModelError `model-missing`, `model-corrupt` or `model-crashed` of a model file that does not load."""
+    if not is_model_file(path):
+        return
+    file = ModelFile(path)
+    if file.kind == "tflite":
+        vet_tflite(file.path, file.read(), file.label, None)
+        load_tflite(path).close()
+    elif file.kind == "keras":
+        check_archive(file)
+    elif file.path.is_file():
+        file.read()
 
 
 def _probes(artifact: Artifact) -> list[_Probe]:

@@ -186,6 +186,13 @@ class ArtifactNetwork(Network):
         from visionkit.runtime.steps import float_face
 
         signature = self.artifact.parts.get(part)
+        if signature is None and not self.artifact.parts:
+            kind = self.artifact.format
+            raise ModelError(
+                "artifact-unfit",
+                f"{self.path.name} is one graph, as {kind} has them, without the part {part!r} of its network that is "
+                "asked for. Export the card as litert or savedmodel, which hold each part.",
+            )
         if signature is None:
             known = ", ".join(repr(name) for name in self.artifact.parts)
             raise ModelError(
