@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from visionkit.cli.shell import run as shell
 from visionkit.errors import ModelError
 from visionkit.export import export_model
 from visionkit.export.divergence import LayerDifference, compare_layers, first_diverging, layer_values
+from visionkit.export.probes import SIZES, rendered
 from visionkit.export.verify import check_probes, layer_differences, read_described
 from visionkit.runtime.tflite_file import read_model, text_of, write_model
 from visionkit.runtime.tflite_trace import layers_of, trace_tflite
@@ -169,6 +171,16 @@ def test_a_saved_model_wants_trust(card: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 5
     assert "error[model-unsafe]" in refused.stderr
     assert run(tmp_path / "served", "--trust-model").exit_code == 0
+
+
+def test_a_rendered_probe_has_edges_and_noise_and_weighs_little() -> None:
+    for size_hw in SIZES:
+        picture = rendered(*size_hw)
+        assert picture.shape == (*size_hw, 3)
+        assert (np.abs(np.diff(picture[..., 2].astype(int), axis=1)) > 100).any()
+        assert len(np.unique(picture)) > 200
+        assert len(zlib.compress(picture.tobytes())) < 0.1 * picture.nbytes  # with noise in every pixel 0.9
+        assert np.array_equal(picture, rendered(*size_hw))
 
 
 def test_layers_in_a_tensors_name() -> None:
