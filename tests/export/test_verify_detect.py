@@ -23,6 +23,7 @@ def test_a_detector_answers_its_probes(card: Path, tmp_path: Path, kind: str, su
     export_model(card, path, format=kind)
     rows = check_probes(read_described(path))
     assert [row for row in rows if not row.ok] == []
+    assert dict(read_described(path).card.options) == {"conf": 0.25, "max_det": 300}  # the task's, as the card has none
     named = {"boxes", "xyxy", "scores", "classes", "num_detections"}
     assert {row.output for row in rows} >= ({"0", "1"} if kind == "keras" else named)
 

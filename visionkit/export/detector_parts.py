@@ -87,7 +87,7 @@ def detector_parts(card: Card, options: ExportOptions, *, size_hw: Size, resize:
     """
     told = {**card.input, "size_hw": list(size_hw), "resize": resize}
     labels = Detector(DetectNetwork(_never), InputRule.preset("raw", size_hw), labels=card.labels).labels
-    described = dataclasses.replace(card, input=told, labels=labels)
+    described = dataclasses.replace(card, input=told, labels=labels, options=_told_options(card))
     rule = InputRule.from_card(described)
     network = CardNetwork(
         card,
@@ -100,6 +100,13 @@ def detector_parts(card: Card, options: ExportOptions, *, size_hw: Size, resize:
     return DetectorParts(
         described, rule, network, DetectGraph(rule), conf, min(max_det, card.options.get("max_det", max_det))
     )
+
+
+def _told_options(card: Card) -> dict[str, Any]:
+    """The card's options, and those that the task takes where the card has none: a file's users look for them."""
+    usual = DetectOptions()
+    known = {name: getattr(usual, name) for name in ("conf", "iou", "max_det")}
+    return {**{name: value for name, value in known.items() if value is not None}, **card.options}
 
 
 def served_boxes(graph: DetectGraph, image: Any, fixed: bool, found: dict[str, Any]) -> dict[str, Any]:
