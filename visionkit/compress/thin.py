@@ -124,7 +124,7 @@ def told_size(path: Path) -> str:
 
 def _batches(card: Card, data: DataChoice, options: ThinOptions) -> TrainingBatches:
     """Changed views of the images that may be learnt from."""
-    from visionkit.compress.trials import check_train_part
+    from visionkit.compress.train_part import check_train_part
     from visionkit.tasks.load_classify import card_rule
     from visionkit.train.augment import Augmentation
     from visionkit.train.class_folders import read_class_folders

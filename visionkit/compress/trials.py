@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from visionkit.train.mask_folders import MaskFolders, MaskSample
     from visionkit.weights import Card
 
-__all__ = ["DataChoice", "Measured", "Trial", "check_train_part", "make_trial"]
+__all__ = ["DataChoice", "Measured", "Trial", "make_trial"]
 
 Image = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -101,21 +101,6 @@ class Trial:
     def differ(self, before: Measured, after: Measured, most: int) -> list[Disagreement]:
         """Where two models differ most, the worst first."""
         raise NotImplementedError
-
-
-def check_train_part(choice: DataChoice, labels: Sequence[str]) -> None:
-    """Class folders say what may be learnt from: where nothing does, all images are measured.
-
-    Raises:
-        UsageError: `train-part-missing`.
-    """
-    from visionkit.train.class_folders import read_class_folders
-
-    if choice.split is None and "train" not in read_class_folders(choice.data, tuple(labels)).parts.values():
-        raise UsageError(
-            "train-part-missing",
-            f"{choice.data} has no part train: all its images are measured, so none may be learnt from; give --split",
-        )
 
 
 def make_trial(card: Card, choice: DataChoice) -> Trial:

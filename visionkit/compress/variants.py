@@ -150,7 +150,7 @@ def _trained(taught: bool, workshop: Workshop, path: Path) -> Sequence[str] | No
 
     import_keras()
     from visionkit.compress.qat_train import train_quantized
-    from visionkit.compress.trials import check_train_part
+    from visionkit.compress.train_part import check_train_part
     from visionkit.weights import load_card
 
     card = load_card(workshop.card("quantization-aware training"))
