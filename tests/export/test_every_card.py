@@ -65,10 +65,12 @@ def at_random(model: keras.Model, *_: Any, **__: Any) -> None:
     for layer in normal:
         variance = np.asarray(layer.moving_variance)
         layer.moving_variance.assign(np.maximum(variance, max(1e-2, float(np.median(variance)) / 10)))
-    for layer in model.layers:
-        if layer.name == "logits" and layer.weights:  # deep networks at random enlarge each pixel: a quarter apart
-            spread = float(np.std(np.asarray(model(seen.astype(np.float32), training=False)), axis=0).mean())
-            layer.kernel.assign(layer.kernel / (4 * spread))
+    answers = [layer for layer in model.layers if getattr(layer, "kernel", None) is not None]
+    named = [layer for layer in answers if layer.name == "logits"]
+    for layer in named or answers[-1:] * (not isinstance(model.output, dict)):
+        # deep networks at random enlarge each pixel: answers a quarter apart
+        spread = float(np.std(np.asarray(model(seen.astype(np.float32), training=False)), axis=0).mean())
+        layer.kernel.assign(layer.kernel / (4 * max(spread, 1e-6)))
 
 
 @pytest.fixture

@@ -91,7 +91,9 @@ def made(card, tmp_path_factory) -> Callable[[str], Path]:
     return functools.cache(lambda kind: export_model(card, place / FORMATS[kind], format=kind, probes=IMAGES[:1]).path)
 
 
-@pytest.mark.parametrize("kind", list(FORMATS))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "savedmodel")) for kind in FORMATS]
+)
 def test_alone_and_in_the_loader_it_says_what_the_card_says(card: Card, made, kind: str, tmp_path: Path) -> None:
     images = IMAGES if kind == "savedmodel" else [IMAGES[2]]  # LiteRT: of the network's size
     plan = make_plan(card, ExportOptions(kind))

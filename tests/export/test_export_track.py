@@ -32,7 +32,9 @@ def made(tmp_path_factory) -> Callable[[str], Path]:
     return functools.cache(lambda kind: export_model(CARD, place / FORMATS[kind], format=kind).path)
 
 
-@pytest.mark.parametrize("kind", list(FORMATS))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "savedmodel")) for kind in FORMATS]
+)
 def test_alone_its_halves_say_what_keras_says(made, kind: str, tmp_path: Path) -> None:
     plan = make_plan(load_card(CARD), ExportOptions(kind))
     assert dict(plan.parts) == {"exemplar": "exemplar", "search": "search"}
