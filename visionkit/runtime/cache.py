@@ -6,18 +6,17 @@ own sha256. Both appear whole (temporary file, rename). Whatever is wrong with t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from visionkit.runtime.base import Signature
+from visionkit.weights.artifact_store import put_file
 
 __all__ = ["Cache", "Entry", "cache_root"]
 
@@ -120,13 +119,4 @@ def read_entry(data: Mapping[str, Any], folder: Path) -> Entry | None:
 
 def put(target: Path, content: bytes) -> None:
     """Writes the whole file or leaves what was there."""
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    put_file(target, [content])
