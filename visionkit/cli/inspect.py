@@ -70,7 +70,8 @@ def command(target: str, as_json: bool, count: bool, max_pixels: int, **options:
     """Tell what MODEL is made of, or what MEDIA really holds.
 
     MODEL is the name or folder of a card, the name of a network, a .keras, a .tflite or a SavedModel: one line for
-    each layer with its output size, parameters, multiply-adds, receptive field, stride, padding and centre. MEDIA is a
+    each layer with its output size, parameters, multiply-adds, receptive field, stride, padding and centre. Before
+    them stands, of a file that VisionKit exported (.onnx and OpenVINO's .xml, too), what it says of itself. MEDIA is a
     video, an image, a folder or a glob of images; its declared numbers may be wrong, --count tells the true ones (exit
     code 4: it met damage).
     """
@@ -96,9 +97,12 @@ def is_model(target: str) -> bool:
         UsageError: `unknown-target`; it is a word that names neither a card nor a network nor a file.
     """
     from visionkit.cli.inspect_request import network_names
+    from visionkit.weights.artifact import has_description
     from visionkit.weights.registry import card_names
 
     path = Path(target)
+    if path.suffix.lower() == ".xml" and has_description(path):  # others are annotations, maps, anything
+        return True
     if path.name == "card.toml" or path.suffix.lower() in MODEL_SUFFIXES:
         return True
     if os.path.lexists(target):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visionkit.cli.inspect_artifact import artifact_json, artifact_rows
 from visionkit.cli.inspect_request import Request, Subject, network_names
 from visionkit.cli.inspect_table import layer_lines, note_lines, summary_json, total_lines
 from visionkit.cli.text import emit, emit_json, file_size
 from visionkit.errors import ModelError, UsageError
+from visionkit.weights.artifact import has_description, read_artifact
 
 if TYPE_CHECKING:
     from visionkit.runtime.files import ModelFile
@@ -37,7 +39,8 @@ def inspect_model(request: Request) -> int:
         found = look_inside(request, subject)
     if request.as_json:
         table = {} if subject.summary is None else summary_json(subject.summary)
-        emit_json({"model": subject.facts, **table, **found})
+        told = {} if subject.artifact is None else {"artifact": artifact_json(subject.artifact)}
+        emit_json({"model": subject.facts, **told, **table, **found})
         return 0
     _emit_text(request, subject, found)
     return 0
@@ -63,15 +66,10 @@ def _subject(request: Request) -> Subject:
     from visionkit.runtime.files import ModelFile
 
     file = ModelFile(path)
-    if file.kind == "tflite":
-        return _tflite_subject(request, file)
-    if file.kind == "savedmodel":
-        return _saved_model_subject(request, file)
-    if file.kind == "onnx":
-        raise ModelError(
-            "model-format", f"{file.label} is an ONNX file; inspect tells of .keras, .tflite and SavedModel folders."
-        )
-    return _keras_subject(request, file)
+    tell = {"tflite": _tflite_subject, "savedmodel": _saved_model_subject, "keras": _keras_subject}
+    subject = tell.get(file.kind, _described_subject)(request, file)
+    subject.artifact = read_artifact(path)
+    return subject
 
 
 def _card_subject(request: Request) -> Subject:
@@ -179,6 +177,23 @@ def _saved_model_subject(request: Request, file: ModelFile) -> Subject:
     return Subject(facts, summarize_ops(read_tflite_graph(content, label=file.label, name=file.path.name)))
 
 
+def _described_subject(request: Request, file: ModelFile) -> Subject:
+    """An ONNX or OpenVINO file that says what it is; its layers are not told.
+
+    Raises:
+        ModelError: `model-format`, it says nothing.
+    """
+    _refuse_for_graphs(request, file.label)
+    if not has_description(file.path):
+        name = {"onnx": "an ONNX", "openvino": "an OpenVINO"}[file.kind]
+        raise ModelError(
+            "model-format",
+            f"{file.label} is {name} file that VisionKit did not export; inspect tells of .keras, .tflite and "
+            "SavedModel folders.",
+        )
+    return Subject(_file_facts(file, file.path.stat().st_size, "restricted"))
+
+
 def _refuse_for_graphs(request: Request, label: str) -> None:
     if request.imgsz:
         raise UsageError("option-unfit", f"{label} has the size it was exported with; --imgsz is for .keras and cards.")
@@ -214,6 +229,9 @@ def sizes_of(texts: tuple[str, ...]) -> Pair | Mapping[str, Pair] | None:
 
 def _emit_text(request: Request, subject: Subject, found: Mapping[str, Any]) -> None:
     summary = subject.summary
+    if subject.artifact is not None:
+        _emit_rows(artifact_rows(subject.artifact))
+        emit()
     if summary is not None and not (request.looks_inside and not request.imgsz):
         for line in layer_lines(summary):
             emit(line)
@@ -228,6 +246,10 @@ def _emit_text(request: Request, subject: Subject, found: Mapping[str, Any]) -> 
         from visionkit.cli.inspect_pictures import picture_rows
 
         rows += picture_rows(found)
+    _emit_rows(rows)
+
+
+def _emit_rows(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         emit(f"{name.ljust(width)}{value}")

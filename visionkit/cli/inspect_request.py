@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from visionkit.inspection.facts import Summary
     from visionkit.weights import Card
+    from visionkit.weights.artifact import Artifact
 
 __all__ = ["Request", "Subject", "network_names"]
 
@@ -43,12 +44,13 @@ class Request:
 
 @dataclasses.dataclass
 class Subject:
-    """What is inspected: the facts to tell, and the network where there is one."""
+    """What is inspected: the facts to tell, the network where there is one, and what a file says of itself."""
 
     facts: dict[str, Any]
     summary: Summary | None = None
     model: keras.Model | None = None
     card: Card | None = None
+    artifact: Artifact | None = None
 
 
 def network_names() -> tuple[str, ...]:

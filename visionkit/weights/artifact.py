@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ Array = npt.NDArray[Any]
 SCHEMA = 1
 MAX_JSON_BYTES = 1 << 20
 MAX_PROBE_BYTES = 64 << 20
+DEEPEST, LARGEST = 32, 1e300
 # Of a card what says how to use the network; where weights come from does not matter to one that holds them.
 CARD_TABLES = ("summary", "task", "network", "args", "input", "options", "licence", "licence_note", "paper")
 FOREIGN = ("labels_file", "label_set", "weights")
@@ -47,6 +48,17 @@ _DESCRIPTION = {
     "made": Field(dict, required=True),
     "probes": Field(list, required=True),
     "sha256": Field(str, test=lambda value: len(value) == 64, says="64 hexadecimal digits"),
+}
+_MADE: dict[str, Callable[[Any], bool]] = {  # what `made` holds of these, where it has them; it may have others
+    "checked": lambda value: _is_table(value, lambda outputs: _is_table(outputs, _is_number)),
+    "raw_tolerance": lambda value: _is_number(value),
+    "runtime": lambda value: isinstance(value, str),
+    "select_tf_ops": lambda value: _is_words(value),
+    "signatures": lambda value: _is_table(value, _is_words),
+    "source": lambda value: isinstance(value, str),
+    "source_sha256": lambda value: isinstance(value, str),
+    "tolerances": lambda value: _is_table(value, _is_number),
+    "versions": lambda value: _is_table(value, lambda version: isinstance(version, str)),
 }
 
 
@@ -63,6 +75,7 @@ class Artifact:
         parts: from the part of the network that a task asks for (empty for the whole) to the signature that is it.
         sha256: of the model without its description.
         made: versions, the name and sha256 of the model it was made from, notes of what was done to it.
+        version: of the VisionKit that described it.
     """
 
     path: Path
@@ -73,6 +86,7 @@ class Artifact:
     sha256: str
     made: Mapping[str, Any] = field(default_factory=dict)
     probe_names: tuple[str, ...] = ()
+    version: str = ""
 
     def probes(self) -> dict[str, Array]:
         """Stored inputs and what the network answered to them.
@@ -194,6 +208,7 @@ def read_artifact(path: str | Path) -> Artifact | None:
         sha256=sha256,
         made=description["made"],
         probe_names=tuple(description["probes"]),
+        version=description["version"],
     )
 
 
@@ -240,6 +255,8 @@ def _parse(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
             raise SchemaError(f"`parts` must be names of signatures. Received: {found['parts']!r}.")
         if not all(isinstance(name, str) for name in found["probes"]) or found["probes"] != sorted(found["probes"]):
             raise SchemaError("`probes` must be names in order.")
+        if unfit := [key for key, fits in _MADE.items() if key in found["made"] and not fits(found["made"][key])]:
+            raise SchemaError(f"`{unfit[0]}` of `made` is not what it is to be. Received: {found['made'][unfit[0]]!r}.")
         if foreign := [key for key in FOREIGN if key in found["card"]]:
             raise SchemaError(f"the card of an artifact has no `{foreign[0]}`.")
         card = parse_card(found["card"], path.parent)
@@ -248,11 +265,38 @@ def _parse(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {**found, "card": dataclasses.replace(card, name=found["name"])}
 
 
+def _is_table(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(fits(item) for item in value.values())
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST
+
+
 def _from_json(raw: bytes) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        table = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        _check_depth(table)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise Damaged(f"its description is not JSON ({error})") from error
+    return table
+
+
+def _finite(word: str) -> float:
+    value = float(word)
+    return value if math.isfinite(value) else _no_constant(word)
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raises ValueError for tables in tables that nobody writes, and that cannot be written again."""
+    if depth > DEEPEST:
+        raise ValueError("its tables lie too deep in each other")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, depth + 1)
 
 
 def _no_constant(word: str) -> Any:
