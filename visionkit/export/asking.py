@@ -76,7 +76,7 @@ def ask_alone(
                 number, _, output = key.partition("/")
                 if output:
                     answers[int(number)][output] = found[key]
-    if kind != "keras" and (foreign := loaded & set(OURS) - ({"keras"} if "tensorflow" in loaded else set())):
+    if kind != "keras" and (foreign := loaded & set(OURS)):
         raise ModelError("artifact-refused", f"its process was not alone: it imported {', '.join(foreign)}")
     return answers, loaded
 

@@ -19,8 +19,14 @@ Arrays = dict[str, Any]
 Calls = Callable[[str, Arrays], Arrays]
 
 
+def hide(package: str) -> None:
+    """From here on nothing can import it, as if it were not installed."""
+    sys.modules[package] = None  # type: ignore[assignment]
+
+
 def savedmodel(request: dict[str, Any]) -> Calls:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide("keras")  # TensorFlow imports it where it is installed, which takes as long as TensorFlow itself
     import tensorflow as tf
 
     loaded = tf.saved_model.load(request["model"])
@@ -67,6 +73,7 @@ def openvino(request: dict[str, Any]) -> Calls:
 
 def keras(request: dict[str, Any]) -> Calls:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide("sklearn")  # Keras imports it where it is installed, for a second
     import keras as library
 
     sys.path += request.get("path", [])
@@ -95,7 +102,7 @@ def main(path: str) -> None:
         for place, asked in enumerate(request["calls"]):
             feed = {name: feeds[key] for name, key in asked["inputs"].items()}
             answers |= {f"{place}/{name}": array for name, array in call(asked["signature"], feed).items()}
-    packages = sorted({name.partition(".")[0] for name in sys.modules})
+    packages = sorted({name.partition(".")[0] for name, module in sys.modules.items() if module is not None})
     np.savez(request["answers"], loaded=np.array(json.dumps(packages)), **answers)
 
 
