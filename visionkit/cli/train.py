@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from visionkit.cli.text import clean, examples
+from visionkit.cli.text import examples
 from visionkit.cli.train_classify import classify
 from visionkit.cli.train_composites import composites
 from visionkit.cli.train_detect import detect
+from visionkit.cli.train_options import OUT, count_option
+from visionkit.cli.train_running import made_folder, tell
 from visionkit.cli.train_segment import segment
 from visionkit.cli.train_stn_table import stn_table
-from visionkit.errors import InputError, OutputError
+from visionkit.errors import InputError
 
 __all__ = ["command"]
 
@@ -40,16 +42,12 @@ def command() -> None:
 @click.option(
     "--data", multiple=True, metavar="PATH", help="Unlabelled images and clips: a file or folder; repeatable."
 )
-@click.option(
-    "--out", required=True, metavar="DIR", help="Folder of the new model; an unfinished training there goes on."
-)
-@click.option("--steps", type=click.IntRange(min=1), default=6500, show_default=True, help="Batches to learn from.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Pairs in a batch.")
+@OUT
+@count_option("--steps", 6500, "Batches to learn from.")
+@count_option("--batch", 32, "Pairs in a batch.")
 @click.option("--learning-rate", type=float, default=1.5e-3, show_default=True, help="At its highest.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights, the scenes and the pairs.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that render pairs."
-)
+@count_option("--workers", 1, "Processes that render pairs.")
 def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
     """Train the Siamese tracker on rendered scenes, and on unlabelled images and clips where there are any.
 
@@ -61,11 +59,7 @@ def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
             raise InputError(
                 "input-missing", f"{path} does not exist. --data takes files and folders of images and clips."
             )
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError("output-unwritable", f"{folder} cannot be made: {error.strerror}.") from error
+    folder = made_folder(out)
     from visionkit.runtime.quiet import import_keras
 
     import_keras()
@@ -75,16 +69,15 @@ def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
 
     material = read_material(paths)
     told = f"{len(material.images)} images, {len(material.sightings)} things that move"
-    click.echo(f"Learning from rendered scenes, {told}.", err=True)
+    tell(f"Learning from rendered scenes, {told}.")
     steps = settings["steps"]
 
     def report(row: dict[str, float]) -> None:
-        line = f"step {row['step']}/{steps}  loss {row['loss']:.4f}  {row['pairs_per_s']:.0f} pairs/s"
-        click.echo(clean(line), err=True)
+        tell(f"step {row['step']}/{steps}  loss {row['loss']:.4f}  {row['pairs_per_s']:.0f} pairs/s")
 
     network = train_siamese(build_siambox(settings["seed"]), material, out=folder, report=report, **settings)
     write_tracker(network, folder, seed=settings["seed"])
-    click.echo(f"The model lies in {clean(str(folder))}", err=True)
+    tell(f"The model lies in {folder}")
 
 
 command.add_command(classify)

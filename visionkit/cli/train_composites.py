@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from visionkit.cli.text import examples
-from visionkit.cli.train_options import SizeType, made_folder, tell
+from visionkit.cli.train_options import SizeType, count_option
+from visionkit.cli.train_running import made_folder, tell
 from visionkit.errors import InputError, OutputError, UsageError
 
 __all__ = ["composites"]
@@ -48,8 +49,8 @@ class ObjectsType(click.ParamType):
 @click.option(
     "--out", required=True, metavar="DIR", help="Folder to write train/ and val/ into; must not hold them yet."
 )
-@click.option("--count", type=click.IntRange(min=1), default=2000, show_default=True, help="Pictures to learn from.")
-@click.option("--val-count", type=click.IntRange(min=1), default=200, show_default=True, help="Pictures to choose on.")
+@count_option("--count", 2000, "Pictures to learn from.")
+@count_option("--val-count", 200, "Pictures to choose on.")
 @click.option("--imgsz", "size_hw", type=SizeType(), default=(240, 320), show_default="240,320", help="Their size.")
 @click.option(
     "--skin", metavar="NAME", help="The class that is bare skin: rendered heads with its skin are added to it."

@@ -1,26 +1,33 @@
-"""What the commands that train have in common: types of options, lines of progress, problems of the data."""
+"""Options that the commands which train share, and the loop's settings that they make."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from visionkit.cli.text import clean
-from visionkit.errors import OutputError
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from visionkit.train.fit import FitOptions
 
-    from visionkit.train.class_folders import Problem
+__all__ = [
+    "ARGUMENTS",
+    "OUT",
+    "PATIENCE",
+    "RESIZE",
+    "SEED",
+    "ArgumentType",
+    "SizeType",
+    "augment_option",
+    "count_option",
+    "fit_options",
+    "rate_option",
+    "val_option",
+]
 
-__all__ = ["ArgumentType", "SizeType", "made_folder", "problem_line", "tell", "tell_problems"]
-
-TOLD = 5  # problems of a kind that are told one by one
+Decorator = Callable[[Any], Any]
 
 
 class SizeType(click.ParamType):
@@ -56,34 +63,46 @@ class ArgumentType(click.ParamType):
             return key, text
 
 
-def tell(line: str) -> None:
-    """One line of progress on stderr."""
-    click.echo(clean(line), err=True)
+OUT = click.option(
+    "--out", required=True, metavar="DIR", help="Folder of the new model; an unfinished training there goes on."
+)
+ARGUMENTS = click.option(
+    "--arg", "args", type=ArgumentType(), multiple=True, help="An argument of the network; repeatable."
+)
+RESIZE = click.option("--resize", type=click.Choice(["stretch", "letterbox"]), help="How images get that size.")
+SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of weights, split, order and augmentation.")
+PATIENCE = click.option(
+    "--patience", type=click.IntRange(min=0), default=0, metavar="N", help="Stop after N epochs without gain."
+)
 
 
-def made_folder(out: str) -> Path:
-    """The folder of a training, made where it is not there."""
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError("output-unwritable", f"{folder} cannot be made: {error.strerror}.") from error
-    return folder
+def count_option(name: str, default: int, told: str) -> Decorator:
+    """An option that takes a number from 1 on."""
+    return click.option(name, type=click.IntRange(min=1), default=default, show_default=True, help=told)
 
 
-def tell_problems(problems: Iterable[Problem]) -> None:
-    """Warn of what is wrong with the data, the first of each kind by name."""
-    kinds: Counter[str] = Counter()
-    for problem in problems:
-        kinds[problem.kind] += 1
-        if kinds[problem.kind] <= TOLD:
-            tell(f"visionkit: warning: {problem_line(problem)}")
-    for kind, count in kinds.items():
-        if count > TOLD:
-            tell(f"visionkit: warning: {count - TOLD} more: {kind}; report.html lists them")
+def rate_option(scratch: str) -> Decorator:
+    """`--learning-rate`, of which `None` means `scratch`, or 5e-4 from a card's weights."""
+    told = f"At its highest.  [default: {scratch}; --from 5e-4]"
+    return click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help=told)
 
 
-def problem_line(problem: Problem) -> str:
-    """What is wrong, beginning with the name of the file or folder."""
-    told = problem.reason
-    return told if told.startswith(problem.name) else f"{problem.name} {told}"
+def val_option(told: str) -> Decorator:
+    """`--val`, a fraction between 0 and 1."""
+    between = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return click.option("--val", type=between, default=0.2, show_default=True, help=told)
+
+
+def augment_option(what: str) -> Decorator:
+    """`--augment`, how strongly."""
+    told = f"How strongly {what} are changed."
+    return click.option("--augment", type=click.FloatRange(0, 2), default=1.0, show_default=True, help=told)
+
+
+def fit_options(given: dict[str, Any], scratch: float, **more: Any) -> FitOptions:
+    """The loop's settings, taken out of what was given; `scratch` is the learning rate without a card's weights."""
+    from visionkit.train.fit import FitOptions
+
+    rate = given.pop("learning_rate") or (5e-4 if given["source"] else scratch)
+    names = [name for name in ("epochs", "seed", "patience", "schedule", "average") if name in given]
+    return FitOptions(learning_rate=rate, **{name: given.pop(name) for name in names}, **more)

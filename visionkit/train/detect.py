@@ -86,6 +86,11 @@ class DetectTraining:
     goal: DetectGoal
     result: FitResult
 
+    @property
+    def network(self) -> keras.Model:
+        """The detector, with the best weights."""
+        return self.learner.network
+
 
 def train_detector(
     plan: DetectPlan,

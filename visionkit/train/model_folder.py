@@ -18,25 +18,14 @@ __all__ = ["write_model", "write_tracker"]
 
 def write_tracker(network: keras.Model, folder: Path, *, seed: int) -> None:
     """Write `<folder's name>.weights.h5` and `card.toml` of a trained SiamBox into `folder`."""
-    name = f"{folder.resolve().name}.weights.h5"
-    save_half(network, folder / name)
-    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    sizes = {key: network.input[key].shape[1] for key in ("exemplar", "search")}
-    card = f'''summary = "A Siamese tracker trained with `visionkit train siamese`, seed {seed}"
-task = "track"
-network = "siambox"
-licence = "NONE"
-
-[input]
-exemplar_size = {sizes["exemplar"]}
-search_size = {sizes["search"]}
-
-[[weights]]
-file = "{name}"
-sha256 = "{digest}"
-format = "visionkit"
-'''
-    (folder / "card.toml").write_text(card, encoding="utf-8")
+    card = {
+        "summary": f"A Siamese tracker trained with `visionkit train siamese`, seed {seed}",
+        "task": "track",
+        "network": "siambox",
+        "licence": "NONE",
+        "input": {f"{key}_size": network.input[key].shape[1] for key in ("exemplar", "search")},
+    }
+    write_model(network, folder, card)
 
 
 def write_model(network: keras.Model, folder: Path, table: Mapping[str, Any]) -> None:
