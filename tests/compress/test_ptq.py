@@ -134,7 +134,13 @@ def test_the_description_says_how_it_was_made(made, source, calibration):
 def test_its_probes_are_its_own_answers(made, source, kind):
     artifact = made(kind)
     probes = artifact.probes()
-    assert {"image_0", "raw/raw/image/0", "raw/raw/logits/0", "serving/probabilities/0"} == set(probes)
+    assert {
+        "image_0",
+        "raw/raw/image/0",
+        "raw/raw/logits/0",
+        "raw/embed/embedding/0",
+        "serving/probabilities/0",
+    } == set(probes)
     with open_litert(model_bytes(artifact.path), threads=1, key="raw") as runner:
         np.testing.assert_array_equal(runner(image=probes["raw/raw/image/0"])["logits"], probes["raw/raw/logits/0"])
     assert not np.array_equal(

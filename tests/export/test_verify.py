@@ -96,6 +96,7 @@ def test_an_artifact_answers_as_when_it_was_made(exported: Path) -> None:
     assert {(row.signature, row.output, row.probes) for row in rows} == {
         ("serving_default", "probabilities", 2),
         ("raw", "logits", 1),
+        ("embed", "embedding", 1),
     }
     assert all(row.ok and row.apart < 1e-5 for row in rows)
 
@@ -111,7 +112,7 @@ def test_every_format_is_asked_in_its_own_runtime(card: Path, tmp_path: Path, ki
 
 def test_a_changed_kernel_is_found_by_its_probes_and_by_its_layer(bent: Path, card: Path, exported: Path) -> None:
     artifact = read_described(bent)
-    assert {row.output for row in check_probes(artifact) if not row.ok} == {"probabilities", "logits"}
+    assert {row.output for row in check_probes(artifact) if not row.ok} == {"probabilities", "logits", "embedding"}
     for against in (load_card(card), read_described(exported)):
         (rows,) = layer_differences(artifact, against).values()
         first = first_diverging(rows)

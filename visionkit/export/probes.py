@@ -87,7 +87,7 @@ def trials_of(signatures: Signatures, images: Sequence[Image]) -> list[Trial]:
             answer = {name: value[None] for name, value in plan.expected([image], fixed)[0].items()}
             batch = signatures.options.batch if fixed else 1
             trials.append(Trial(DEFAULT, _filled(feed, calls[DEFAULT].inputs), _repeated(answer, batch), place, True))
-        told = plan.raw_inputs(given) if plan.raw_inputs is not None else {}
+        told = plan.raw_inputs(image) if plan.raw_inputs is not None else {}
         for name, runner in runners.items():
             inputs = _filled(told.get(name, {}), tuple(runner.inputs.values()), place)
             answers = runner(**inputs)
@@ -132,8 +132,8 @@ def stored(trials: Sequence[Trial], images: Sequence[Image], limit: int) -> dict
     for trial in trials:
         if trial.task:
             found |= {f"serving/{name}/{trial.probe}": value[0] for name, value in trial.expected.items()}
-        elif trial.probe == 0 and trial.signature not in (DEFAULT, EMBED):
-            arrays = {**trial.inputs, **trial.expected}
+        elif trial.probe == 0 and trial.signature != DEFAULT:  # what `embed` takes is among the images
+            arrays = {**({} if trial.signature == EMBED else trial.inputs), **trial.expected}
             limit -= (size := sum(array.nbytes for array in arrays.values()))
             if limit < 0:
                 limit += size

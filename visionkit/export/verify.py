@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from visionkit.errors import ModelError
 from visionkit.export.asking import Question, ask_alone
 from visionkit.export.box_match import compare_boxes
-from visionkit.export.check import difference
+from visionkit.export.check import EMBED_TOLERANCE, difference
 from visionkit.export.divergence import LayerDifference, compare_layers, layer_outputs, layer_values
 from visionkit.export.plan import ExportOptions, make_plan
+from visionkit.export.signatures import EMBED, IMAGE
 from visionkit.runtime.convert import DEFAULT
 from visionkit.runtime.files import ModelFile, check_archive, load_tflite
 from visionkit.runtime.vet import vet_tflite
@@ -31,6 +33,7 @@ __all__ = ["ProbeRow", "check_probes", "layer_differences"]
 
 Array = npt.NDArray[Any]
 
+GRAPHS = ("savedmodel", "litert")  # formats with several signatures
 FLOAT_TOLERANCE = 1e-4  # where the artifact does not say its own
 STEPS = 1  # of integers: kernels of other machines may round the other way
 FLIPPED = 1e-3  # of a map's pixels: labels of nearly equal scores
@@ -171,17 +174,19 @@ def _probes(artifact: Artifact) -> list[_Probe]:
     """The calls that the stored arrays allow."""
     stored = artifact.probes()
     images = {name.removeprefix("image_"): value for name, value in stored.items() if name.startswith("image_")}
-    asked = []
-    for place, image in sorted(images.items()):
+    batch, asked = _batch(artifact), []
+    feeds = {place: {IMAGE: np.repeat(image[None], batch, axis=0)} for place, image in sorted(images.items())}
+    for place, feed in feeds.items():
         expected = {
             name.split("/")[1]: value
             for name, value in stored.items()
             if name.startswith("serving/") and name.endswith(f"/{place}")
         }
         if expected and artifact.format != "keras":
-            batch = _batch(artifact)
-            feed = np.ascontiguousarray(np.repeat(image[None], batch, axis=0))
-            asked.append(_Probe(Question(DEFAULT, {"image": feed}), expected))
+            asked.append(_Probe(Question(DEFAULT, feed), expected))
+    features = _stored(stored, f"raw/{EMBED}/")
+    if features and "0" in feeds and artifact.format in GRAPHS:
+        asked.append(_Probe(Question(EMBED, feeds["0"]), features))
     for signature in dict.fromkeys(artifact.parts.values()):
         told = _stored(stored, f"raw/{signature}/")
         names = _input_names(artifact, signature, told)
@@ -193,7 +198,7 @@ def _probes(artifact: Artifact) -> list[_Probe]:
             if signature == artifact.parts.get(""):
                 places = {str(place): value for place, value in enumerate(expected.values())}
                 asked.append(_Probe(Question(DEFAULT, inputs), places))
-        elif artifact.format in ("savedmodel", "litert"):
+        elif artifact.format in GRAPHS:
             asked.append(_Probe(Question(signature, inputs), expected))
     return asked
 
@@ -210,14 +215,14 @@ def _input_names(artifact: Artifact, signature: str, told: Mapping[str, Array]) 
     specs = artifact.made.get("signatures", {}).get(signature)
     if specs:
         return [str(spec).partition(":")[0] for spec in specs]
-    return ["image"] if "image" in told else list(told)[:1]
+    return [IMAGE] if IMAGE in told else list(told)[:1]
 
 
 def _batch(artifact: Artifact) -> int:
     """Images that `serving_default` takes at once."""
     for spec in artifact.made.get("signatures", {}).get(DEFAULT, []):
         first = str(spec).partition("(")[2].partition(",")[0]
-        return int(first) if first.isdigit() else 1
+        return int(first) if re.fullmatch(r"[0-9]{1,4}", first) else 1
     return 1
 
 
@@ -227,9 +232,8 @@ def _apart(
     """The difference of an output, and what it may be."""
     told = artifact.made.get("tolerances", {})
     if signature != DEFAULT or not any(name in told for name in expected):
-        return _raw_apart(
-            answer.get(output), expected[output], float(artifact.made.get("raw_tolerance", FLOAT_TOLERANCE))
-        )
+        wide = float(artifact.made.get("raw_tolerance", FLOAT_TOLERANCE))
+        return _raw_apart(answer.get(output), expected[output], EMBED_TOLERANCE if signature == EMBED else wide)
     limit = float(told.get(output, FLOAT_TOLERANCE))
     if artifact.card.task == "detect":
         conf = float(artifact.card.options.get("conf", DetectOptions().conf))
