@@ -117,7 +117,9 @@ def crf_options(function: F) -> F:
         "[default: on]",
     )(function)
     return click.option(
-        "--crf", is_flag=True, help="Refine by a dense CRF: edges of classes move onto edges of colour."
+        "--crf/--no-crf",
+        default=None,
+        help="Refine by a dense CRF: edges of classes move onto edges of colour.  [default: as the model was exported]",
     )(function)
 
 
@@ -152,7 +154,8 @@ def command(source: str, **options: Any) -> int:
 
     Entropy is that of the network at its own resolution, before any CRF, as a share of the most that so many classes
     can have; with --uncertainty or --save-uncertain its mean is in the rows. The CRF works at the image's size, above
-    two million pixels at a smaller one. Its parameters have two names: the paper's, and pydensecrf's. On video each
+    two million pixels at a smaller one. Its parameters have two names: the paper's, and pydensecrf's. A model that was
+    exported with a CRF refines by it without --crf; the options change it, and --no-crf leaves it out. On video each
     frame starts from the one before it and takes two fifths of the iterations; cuts, gaps and damaged frames start
     anew.
 

@@ -239,7 +239,7 @@ STAGES: dict[str, Kind] = {
             "overlap": Option(integer(0, 32_766)),
             "tta": Option(flag, False),
             "scales": Option(numbers(0.1, 8)),
-            "crf": Option(flag, False),
+            "crf": Option(flag),
             "crf_iterations": Option(integer(0, 1000)),
             "crf_video": Option(flag),
             **{name: Option(number(0, above="theta" in name)) for name in CRF_NAMES},

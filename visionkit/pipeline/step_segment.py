@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from visionkit.pipeline.segment import ENTROPY, SegmentStage
 from visionkit.pipeline.steps import Silent, Step, Telling
 
 if TYPE_CHECKING:
+    from visionkit.crf import CRFParams
     from visionkit.pipeline.stage import Item
     from visionkit.tasks import Segmenter
 
@@ -74,9 +76,7 @@ def check_segment(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: `crf-needed`, `tta-needed`, `option-unfit`, `size-too-small`, `overlap-too-large`.
     """
-    given = [name for name in (*CRF_NUMBERS, "crf_iterations", "crf_video") if options[name] is not None]
-    if given and not options["crf"]:
-        raise UsageError("crf-needed", f"--{given[0].replace('_', '-')} is about the CRF: give --crf with it.")
+    _check_crf(options)
     if options["scales"] is not None and not options["tta"]:
         raise UsageError("tta-needed", "--scales is about looking several times: give --tta with it.")
     if options["native"] and options["imgsz"] is not None:
@@ -89,6 +89,45 @@ def check_segment(options: Mapping[str, Any]) -> None:
             "overlap-too-large",
             f"--overlap must leave a tile of {side} pixels 32 of its own. Received: {options['overlap']}.",
         )
+
+
+def _check_crf(options: Mapping[str, Any]) -> None:
+    """Raises UsageError `crf-needed` for what is about a CRF where there is none, or one that it cannot change."""
+    given = [name for name in (*CRF_NUMBERS, "crf_iterations", "crf_video") if options[name] is not None]
+    if not given or options["crf"]:
+        return
+    word = f"--{given[0].replace('_', '-')}"
+    if options["crf"] is False:
+        raise UsageError("crf-needed", f"{word} is about the CRF, and there is to be none: leave one of the two out.")
+    own = _own_crf(options)
+    if own is None:
+        raise UsageError("crf-needed", f"{word} is about the CRF: give --crf with it.")
+    if isinstance(own, str) and given != ["crf_video"]:
+        raise UsageError(
+            "crf-needed",
+            f"{word} does not change the CRF of {options['model']}, which is a trained one, fixed inside the file. To "
+            "refine by another one, give --crf with it.",
+        )
+
+
+def _own_crf(options: Mapping[str, Any]) -> CRFParams | str | None:
+    """The CRF that the model that the options name was exported with."""
+    from visionkit.tasks.load_segment import own_crf
+
+    return own_crf(options["model"])
+
+
+def _crf(options: Mapping[str, Any]) -> dict[str, Any] | bool | None:
+    """The CRF asked for, as `load_segmenter` takes it: what is given, over what an exported model has of its own."""
+    if options["crf"] is False:
+        return False
+    given = {key: options[key] for key in CRF_NUMBERS if options[key] is not None}
+    if options["crf_iterations"] is not None:
+        given["iterations"] = options["crf_iterations"]
+    if not options["crf"] and not given:
+        return None
+    own = _own_crf(options)
+    return {**({} if own is None or isinstance(own, str) else dataclasses.asdict(own)), **given}
 
 
 def segmenter_of(options: Mapping[str, Any], telling: Telling | None = None) -> Segmenter:
@@ -109,11 +148,7 @@ def segmenter_of(options: Mapping[str, Any], telling: Telling | None = None) -> 
         how["native"] = True
     if options["imgsz"] is not None:
         how |= {"short_side": options["imgsz"][0]} if len(options["imgsz"]) == 1 else {"size_hw": options["imgsz"]}
-    if options["crf"]:
-        how["crf"] = {key: options[key] for key in CRF_NUMBERS if options[key] is not None}
-        if options["crf_iterations"] is not None:
-            how["crf"]["iterations"] = options["crf_iterations"]
-    how |= {**told, "trust": options["trust_model"]}
+    how |= {**told, "crf": _crf(options), "trust": options["trust_model"]}
     telling = telling or Silent()
     with telling.loading(name, "sizes") as ready:
         segmenter = load_segmenter(name, tta=options["tta"], **how, **ready)

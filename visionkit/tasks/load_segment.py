@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from visionkit.weights.artifact import Artifact
     from visionkit.weights.fetch import Progress
 
-__all__ = ["DEFAULT_SEGMENTER", "default_segmenter", "load_segmenter", "without_resizing"]
+__all__ = ["DEFAULT_SEGMENTER", "TRAINED_CRF", "default_segmenter", "load_segmenter", "own_crf", "without_resizing"]
 
 Size = tuple[int, int]
 
@@ -186,6 +186,21 @@ def _crf_params(crf: CRFParams | Mapping[str, Any] | bool | None) -> CRFParams |
     return CRFParams(**({} if crf is True else dict(crf)))
 
 
+def own_crf(name: str | os.PathLike[str] | None) -> CRFParams | str | None:
+    """The CRF that an exported model has of its own: its parameters, or `TRAINED_CRF`; None for anything else.
+
+    Raises:
+        ModelError: `artifact-corrupt`, `hash-mismatch`.
+    """
+    from visionkit.weights import card_names
+    from visionkit.weights.artifact import read_artifact
+
+    artifact = None if name is None or os.fspath(name) in card_names() else read_artifact(os.fspath(name))
+    if artifact is None or artifact.made.get("crf") == TRAINED_CRF:
+        return None if artifact is None else TRAINED_CRF
+    return _own_crf(artifact)
+
+
 def _own_crf(artifact: Artifact) -> CRFParams | None:
     """The CRF that an artifact was exported with, which its networks are without.
 
@@ -197,7 +212,7 @@ def _own_crf(artifact: Artifact) -> CRFParams | None:
         raise ModelError(
             "artifact-unfit",
             f"{artifact.path.name} was exported with a trained CRF, which only its serving_default has. Call that, or "
-            "say how VisionKit is to refine: crf=True or parameters (--crf), or crf=False for not at all.",
+            "say how VisionKit is to refine: crf=True or parameters (--crf), or crf=False (--no-crf) for not at all.",
         )
     with described(artifact):
         return None if told is None else _crf_params(dict(told))
