@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from visionkit.errors import OutputError, UsageError
 from visionkit.export.folder import new_folder
 from visionkit.io.files import NO_SPACE, OutputFile, check_output, output_error, sync_folder, writing_to
+from visionkit.io.hidden import hidden_folder
 from visionkit.io.text import safe_text
 
 __all__ = ["check_target", "destination"]
@@ -67,7 +66,7 @@ def destination(target: Path, suffix: str, *, overwrite: bool = False) -> Iterat
                 yield folder
             return
         check_output(target, overwrite=overwrite)
-        with _hidden(target) as folder:
+        with hidden_folder(target, 0o700) as folder:
             made = folder / target.name
             yield made
             beside = sorted((file for file in folder.iterdir() if _is_beside(file, made)), key=_is_other)
@@ -94,17 +93,6 @@ def full_disk_told(target: Path) -> Iterator[None]:
         if any(_is_full(cause) for cause in _causes(error)):
             raise output_error(OSError(errno.ENOSPC, ""), target) from error
         raise
-
-
-@contextlib.contextmanager
-def _hidden(target: Path) -> Iterator[Path]:
-    with writing_to(target):
-        folder = target.parent / f".visionkit-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put(made: Path, target: Path, *, overwrite: bool) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from visionkit.errors import OutputError
 from visionkit.io.files import sync_folder, writing_to
+from visionkit.io.hidden import OLD, hidden_folder
 from visionkit.io.text import safe_text
 
 __all__ = ["new_folder"]
@@ -31,19 +31,13 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     if os.path.lexists(target) and (not overwrite or target.is_symlink() or not target.is_dir()):
         way = "remove it" if overwrite else "pass overwrite=True"
         raise OutputError("exists", f"'{safe_text(target)}' already exists; {way} or choose another name")
-    with writing_to(target):
-        hidden = target.parent / f".visionkit-{os.getpid()}-{secrets.token_hex(4)}"
-        hidden.mkdir()
-    try:
-        with writing_to(target):
-            yield hidden
-            _publish(hidden, target)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    with hidden_folder(target) as hidden, writing_to(target):
+        yield hidden
+        _publish(hidden, target)
 
 
 def _publish(folder: Path, target: Path) -> None:
-    old = folder.with_name(f"{folder.name}-old")
+    old = folder.with_name(f"{folder.name}{OLD}")
     with contextlib.suppress(FileNotFoundError):
         target.rename(old)
     try:
