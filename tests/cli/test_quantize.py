@@ -45,10 +45,9 @@ def test_an_unknown_kind_names_the_known(photos):
     assert "float16" in error.message
 
 
-def test_a_tracker_is_not_judged(photos):
+def test_a_tracker_wants_sequences(photos):
     error = refused("siambox_light", "--data", str(photos))
-    assert error.slug == "model-unfit"
-    assert "is a model to track" in error.message
+    assert error.slug == "no-sequences"
 
 
 def test_data_that_is_none(tmp_path):

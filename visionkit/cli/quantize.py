@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli.options import BOX
 from visionkit.cli.text import clean, emit, emit_json, examples, table
 
 if TYPE_CHECKING:
@@ -40,11 +41,16 @@ class KindsType(click.ParamType):
         "visionkit quantize sign_digits --data photos/ --split runs/mine/split.json",
         "visionkit quantize runs/cells --data VOC/ --kinds float16,int8 --max-drop 2 --unlabelled clip.mp4",
         "visionkit quantize runs/mine --data photos/ --rescue --latency-ms 5 --out runs/small",
+        "visionkit quantize siambox_light --data OTB/ --unlabelled clip.mp4 --box 300,120,80,60",
     )
 )
 @click.argument("model")
 @click.option(
-    "--data", type=PATH, required=True, metavar="PATH", help="Labelled images, as `visionkit eval` takes them."
+    "--data",
+    type=PATH,
+    required=True,
+    metavar="PATH",
+    help="Labelled images or sequences, as `visionkit eval` takes them.",
 )
 @click.option(
     "--kinds",
@@ -82,6 +88,7 @@ class KindsType(click.ParamType):
     "--samples", type=click.IntRange(min=1), default=128, show_default=True, help="Images to calibrate on, at most."
 )
 @click.option("--unlabelled", metavar="CLIP", help="A video or images on which to compare answers with float's.")
+@click.option("--box", type=BOX, help="Of trackers: the object in the first frame of CLIP: left, top, width, height.")
 @click.option("--rescue", is_flag=True, help="Keep the worst layers in float until int8 is within bounds.")
 @click.option(
     "--rank",
@@ -96,7 +103,12 @@ class KindsType(click.ParamType):
 @click.option("--images", type=PATH, metavar="DIR", help="Of boxes: where the images lie.")
 @click.option("--layout", type=click.Choice(["voc", "coco", "yolo", "openimages"]), help="Of boxes.")
 @click.option("--labels", metavar="FILE|NAME", help="Of masks: meaning of their numbers, as `visionkit eval segment`.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Measure every k-th image, N in all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Measure every k-th image, N in all; of sequences the first frames.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of whatever is random.")
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for models and report.  [default: runs/quantize/MODEL]")
 @click.option("--overwrite", is_flag=True, help="Replace DIR, once the new one is complete.")
@@ -153,7 +165,7 @@ def _wishes(given: dict[str, Any], kinds: tuple[str, ...]) -> Any:
     from visionkit.compress.verdict import Bounds
 
     bounds = Bounds(given["max_drop"], given["latency_ms"], given["max_class_drop"], given["min_agreement"])
-    names = ("calibration", "trust_calibration", "samples", "unlabelled", "rescue", "seed")
+    names = ("calibration", "trust_calibration", "samples", "unlabelled", "box", "rescue", "seed")
     return Wishes(kinds, bounds, ranked=given["rank"], **{name: given[name] for name in names})
 
 

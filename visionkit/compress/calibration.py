@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Calibration:
     Args:
         images: uint8 (H, W, 3) BGR.
         inputs: float32 (h, w, C), normalised as the network's card says; then there are no images.
+        feeds: what reached each network, by signature, while the task ran; then there is neither.
         names: what each is called in its source.
         reference: images of the same kind that are known to be read rightly, to check colours against.
         trusted: faults that the checks find are passed over.
@@ -46,29 +48,37 @@ class Calibration:
     reference: tuple[Image, ...] = ()
     trusted: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    feeds: Mapping[str, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if bool(self.images) == bool(self.inputs):
+        if [bool(self.images), bool(self.inputs), bool(self.feeds)].count(True) != 1:
             raise ValueError(
                 "a calibration has `images` or `inputs`, and at least one. "
                 f"Received: {len(self.images)} images, {len(self.inputs)} inputs."
             )
 
     def __len__(self) -> int:
-        return len(self.images) or len(self.inputs)
+        return len(self.images) or len(self.inputs) or max(len(feeds) for feeds in self.feeds.values())
 
     @property
     def given(self) -> Sequence[Array]:
-        """The images, or the inputs."""
+        """The images, or the inputs; none where there are feeds."""
         return self.images or self.inputs
 
     @property
     def sha256(self) -> str:
         """Of what is in it."""
         digest = hashlib.sha256()
-        for one in self.given:
+        recorded = [array for feeds in self.feeds.values() for feed in feeds for array in feed.values()]
+        for one in (*self.given, *recorded):
             digest.update(f"{one.shape}".encode() + np.ascontiguousarray(one).tobytes())
         return digest.hexdigest()
+
+    def few(self, count: int) -> Calibration:
+        """So many at even distances, which nobody checks again."""
+        images, inputs = (tuple(_spread(given, count)) for given in (self.images, self.inputs))
+        feeds = {name: _spread(given, count) for name, given in self.feeds.items()}
+        return dataclasses.replace(self, images=images, inputs=inputs, feeds=feeds, trusted=True)
 
     def network_inputs(self, rule: InputRule) -> list[npt.NDArray[np.float32]]:
         """The network's inputs float32 (1, h, w, C), one by one.
@@ -86,6 +96,12 @@ class Calibration:
                     "calibration-shape", f"the calibration's inputs must be {wanted}. Received: {one.shape}."
                 )
         return [one[None] for one in found]
+
+
+def _spread(given: Sequence[Any], count: int) -> list[Any]:
+    """So many at even distances, or all."""
+    count = min(count, len(given))
+    return [given[k * len(given) // count] for k in range(count)]
 
 
 def choose_calibration(

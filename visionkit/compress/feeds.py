@@ -31,18 +31,20 @@ def network_feeds(artifact: Artifact, parts: Mapping[str, bytes], calibration: C
 
     A network that takes an image gets what the card's rule makes of the calibration's. One that takes what another
     network gives (a tracker's search) gets that. One that takes something else (the boxes' features of an R-CNN) gets
-    what reaches it inside `serving_default` on the same images.
+    what reaches it inside `serving_default` on the same images. What was recorded while the task ran is taken as it is.
 
     Args:
         artifact: the float one.
         parts: its signatures (`split_signatures`).
-        calibration: images, or inputs for the networks that take an image.
+        calibration: images, or inputs for the networks that take an image; or feeds of all of them.
 
     Raises:
         UsageError: `calibration-…`, what the checks found; `calibration-unfit`, the network needs images.
         ModelError: `model-unfit`; nobody knows what a network is fed with.
     """
     names = [name for name in dict.fromkeys(artifact.parts.values()) if name in parts]
+    if calibration.feeds:
+        return {name: [dict(feed) for feed in calibration.feeds[name]] for name in names}
     specs = {name: _specs(parts[name]) for name in names}
     feeds: dict[str, list[Feed]] = {}
     for name in names:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from visionkit.compress.measure_variants import compare_measured, time_models
 from visionkit.compress.report import render_quantize_report, report_table
-from visionkit.compress.report_data import LayerDamage, QuantizeReport, RescueStep
-from visionkit.compress.trials import DataChoice, Measured, Trial, make_trial
+from visionkit.compress.report_data import Disagreement, LayerDamage, QuantizeReport, RescueStep
+from visionkit.compress.trials import DataChoice, Frames, Measured, Trial, make_trial
 from visionkit.compress.variants import Kind, Variant, Workshop, build_variant, check_kinds
 from visionkit.compress.verdict import VariantFacts, decide, judge
 from visionkit.compress.wishes import Wishes, noticed, settings_of
@@ -71,7 +71,9 @@ def judge_variants(
     kinds = check_kinds(wishes.kinds)
     card, given = _card(model)
     trial = make_trial(card, choice)
-    frames = _frames(wishes)
+    frames = trial.frames(wishes.unlabelled, count=wishes.frames, seed=wishes.seed, xyxy=wishes.box)
+    how: dict[str, Any] = {"count": wishes.samples, "seed": wishes.seed, "trusted": wishes.trust_calibration}
+    calibration = trial.calibrate(wishes.calibration if any(kind.calibrated for kind in kinds) else None, **how)
     with new_folder(out, overwrite=overwrite) as folder:
         bench = _Bench(trial, wishes, frames, folder, tell, progress)
         bench.start(model, given)
@@ -79,7 +81,7 @@ def judge_variants(
             bench.source,
             None if given else str(model),
             choice,
-            functools.cache(functools.partial(_calibration, trial, wishes)),
+            functools.partial(calibration, bench.source),
             seed=wishes.seed,
         )
         report = bench.run(card, kinds, workshop, command)
@@ -103,28 +105,6 @@ def _card(model: str | Path) -> tuple[Card, Path | None]:
     return artifact.card, artifact.path
 
 
-def _frames(wishes: Wishes) -> Sequence[Any]:
-    """Frames without labels, that differ from each other."""
-    from visionkit.compress.calibration import choose_calibration
-
-    if wishes.unlabelled is None:
-        return ()
-    return choose_calibration(wishes.unlabelled, count=wishes.frames, seed=wishes.seed).images
-
-
-def _calibration(trial: Trial, wishes: Wishes) -> Any:
-    from visionkit.compress.calibration import choose_calibration
-
-    own = wishes.calibration is None
-    return choose_calibration(
-        trial.calibration if own else wishes.calibration,
-        count=wishes.samples,
-        seed=wishes.seed,
-        reference=None if own else trial.calibration,
-        trusted=wishes.trust_calibration,
-    )
-
-
 class _Bench:
     """One run: what is measured on, and what was found so far."""
 
@@ -132,7 +112,7 @@ class _Bench:
         self,
         trial: Trial,
         wishes: Wishes,
-        frames: Sequence[Any],
+        frames: Frames,
         folder: Path,
         tell: Tell,
         progress: Progress | None,
@@ -141,6 +121,7 @@ class _Bench:
         self.folder, self.tell, self.progress = folder, tell, progress
         self.source = folder / f"{REFERENCE}.tflite"
         self.measured: dict[str, Measured] = {}
+        self.apart: dict[str, Sequence[Disagreement]] = {}  # on frames without labels
 
     @property
     def reference(self) -> Measured:
@@ -156,7 +137,7 @@ class _Bench:
             export_model(model, self.source, format="litert")
         else:
             shutil.copyfile(given, self.source)
-        self.tell(f"float32: measuring on {len(self.trial.samples)} images")
+        self.tell(f"float32: measuring on {len(self.trial.samples)} {self.trial.nouns.units}")
         self.measured[REFERENCE] = self._measure(self.source)
 
     def run(self, card: Card, kinds: Sequence[Kind], workshop: Workshop, command: str) -> QuantizeReport:
@@ -177,12 +158,13 @@ class _Bench:
         facts = [dataclasses.replace(one, timings=times.get(one.kind, ())) for one in facts]
         timed = {one.kind: one for one in facts}
         steps = [dataclasses.replace(step, facts=timed.get(step.facts.kind, step.facts)) for step in steps]
-        decision = decide(reference, facts, self.wishes.bounds, self.trial.metric)
+        decision = decide(reference, facts, self.wishes.bounds, self.trial.metric, self.trial.nouns)
         return QuantizeReport(
             title=f"{card.name} on {self._data(workshop)}",
             metric=self.trial.metric,
             class_metric=self.trial.class_metric,
             counted=self.trial.counted,
+            nouns=self.trial.nouns,
             reference=reference,
             variants=facts,
             decision=decision,
@@ -192,6 +174,7 @@ class _Bench:
                 for one in variants
                 if one.kind in self.measured
             },
+            unlabelled={one.kind: self.apart[one.kind] for one in variants if one.kind in self.apart},
             layers=layers,
             ranked=weakest.name if weakest and layers else "",
             rescue=steps,
@@ -235,7 +218,7 @@ class _Bench:
             images=found.outcome.images,
             counted=int(found.outcome.counts.sum()),
             classes=classes,
-            agreement=self._agreement(variant.path),
+            agreement=self._agreement(variant),
             frames=len(self.frames),
             **_sizes(variant.path),
             faults=variant.faults,
@@ -248,14 +231,14 @@ class _Bench:
         images, counted = self.reference.outcome.images, int(self.reference.outcome.counts.sum())
         return VariantFacts(REFERENCE, metric, drop, images, counted, classes, **_sizes(self.source))
 
-    def _agreement(self, path: Path) -> float:
-        if not self.frames:
+    def _agreement(self, variant: Variant) -> float:
+        """With float on frames without labels; the worst of them are kept."""
+        if not self.frames or variant.path is None:
             return float("nan")
-        from visionkit.evaluate.agreement import agreement
-
-        tasks = [self.trial.load(one, 1) for one in (self.source, path)]
+        tasks = [self.trial.load(one, 1) for one in (self.source, variant.path)]
         try:
-            return agreement(tasks[0], tasks[1], self.frames).score
+            score, self.apart[variant.kind] = self.trial.compare(tasks[0], tasks[1], self.frames, PICTURES)
+            return score
         finally:
             for task in tasks:
                 if hasattr(task, "close"):
@@ -273,7 +256,7 @@ class _Bench:
     def _is_good(self, facts: VariantFacts) -> bool:
         """Whether a variant's quality is within bounds; more layers in float would not give more images."""
         bounds = self.wishes.bounds
-        ruling = judge(facts, self._plain(), bounds, self.trial.metric)
+        ruling = judge(facts, self._plain(), bounds, self.trial.metric, self.trial.nouns)
         enough = facts.drop is not None and facts.drop.high <= bounds.max_drop
         return ruling.verdict == "ship" or (ruling.verdict == "unsure" and enough)
 
@@ -306,13 +289,14 @@ class _Bench:
         steps = rescue(layers, trying, self._is_good, first)
         kept = steps[-1].kept
         for one, variant in made.items():
-            found = self.measured.pop(variant.kind, None)
+            found, apart = self.measured.pop(variant.kind, None), self.apart.pop(variant.kind, None)
             if one != kept and variant.path is not None:
                 variant.path.unlink()
             elif variant.path is not None and found is not None:
                 path = variant.path.rename(self.folder / f"{name}.tflite")
                 made[one] = dataclasses.replace(variant, kind=name, path=path)
                 self.measured[name] = found
+                self.apart |= {} if apart is None else {name: apart}
         return steps, made.get(kept, Variant(name, failed="no layer was left to keep in float"))
 
 

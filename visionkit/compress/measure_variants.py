@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.compress.paired import compare_paired
-from visionkit.compress.verdict import ClassChange, Timing
+from visionkit.compress.verdict import ClassChange, PartTiming, Timing
 
 if TYPE_CHECKING:
     from visionkit.compress.trials import Measured, Trial
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_measured", "thread_counts", "time_calls", "time_models"]
 
-Image = npt.NDArray[np.uint8]
 Key = tuple[str, int, str]
-IMAGES = 8  # that the calls which are timed take turns with
+WHOLE = "the task"  # among the parts of a network
 CALLS, BUDGET_S, ROUNDS = 60, 1.5, 5  # of each model: calls at least, seconds at most, rounds at least
 
 
@@ -58,7 +57,6 @@ def time_models(
         budget_s: seconds for each model and number of threads.
     """
     counts = thread_counts() if threads is None else tuple(threads)
-    images = [trial.image(place) for place in range(min(IMAGES, len(trial.samples)))]
     calls: dict[Key, Callable[[], Any]] = {}
     tasks, runners = [], []
     try:
@@ -66,23 +64,25 @@ def time_models(
             for count in counts:
                 task = trial.load(path, count)
                 tasks.append(task)
-                calls[name, count, "whole"] = _cycling(task, images)
-                if runner := _network(path, count):
+                calls[name, count, WHOLE] = trial.calls(task)
+                for part, runner in _networks(path, count).items():
                     runners.append(runner)
-                    calls[name, count, "network"] = functools.partial(runner, **_noise(runner))
+                    calls[name, count, part] = functools.partial(runner, **_noise(runner))
         found = time_calls(calls, budget_s=budget_s)
     finally:
         for one in [*tasks, *runners]:
             if hasattr(one, "close"):
                 one.close()
-    nothing = (float("nan"), float("nan"))
-    return {
-        name: tuple(
-            Timing(count, *found[name, count, "whole"], *found.get((name, count, "network"), nothing))
-            for count in counts
-        )
-        for name in models
-    }
+    return {name: tuple(_timing(found, name, count) for count in counts) for name in models}
+
+
+def _timing(found: Mapping[Key, tuple[float, float]], name: str, count: int) -> Timing:
+    """Of one model and number of threads."""
+    parts = {key[2]: times for key, times in found.items() if key[:2] == (name, count)}
+    whole = parts.pop(WHOLE)
+    if len(parts) == 1:
+        return Timing(count, *whole, *next(iter(parts.values())))
+    return Timing(count, *whole, parts=tuple(PartTiming(part, *times) for part, times in parts.items()))
 
 
 def time_calls(
@@ -122,25 +122,16 @@ class _Callable:
         return self._call()
 
 
-def _cycling(task: Any, images: Sequence[Image]) -> Callable[[], Any]:
-    state = {"next": 0}
-
-    def call() -> Any:
-        state["next"] = (state["next"] + 1) % len(images)
-        return task([images[state["next"]]])
-
-    return call
-
-
-def _network(path: Path, threads: int) -> Runner | None:
-    """The network alone, where it has one part."""
+def _networks(path: Path, threads: int) -> dict[str, Runner]:
+    """The networks alone, by the names that the task has for them."""
     from visionkit.tasks.artifact_network import ArtifactNetwork
     from visionkit.weights.artifact import read_artifact
 
     artifact = read_artifact(path)
-    if artifact is None or len(artifact.parts) != 1:
-        return None
-    return ArtifactNetwork(artifact).compiled(next(iter(artifact.parts)), runtime="litert", threads=threads)
+    if artifact is None:
+        return {}
+    network = ArtifactNetwork(artifact)
+    return {part: network.compiled(part, runtime="litert", threads=threads) for part in artifact.parts}
 
 
 def _noise(runner: Runner) -> dict[str, npt.NDArray[Any]]:

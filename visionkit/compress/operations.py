@@ -136,9 +136,16 @@ def layers_of(name: str) -> list[str]:
 
 
 def _told(name: str) -> list[tuple[str, str]]:
-    """Layers and last words of the paths in a tensor's name; a second trace appends a number to a layer's name."""
+    """Layers and last words of the paths in a tensor's name; a second trace appends a number to a layer's name.
+
+    A layer of a network within a network is told with that: `head/conv` of `net_1/head_1/conv_1/convolution`. Only
+    paths that end in weights say how deep that is, those of other operations may go on inside of a layer.
+    """
     paths = [part.split("/") for part in name.split(";") if part.count("/")]
-    return [(re.sub(r"_\d+$", "", path[1] if len(path) > 2 else path[0]), path[-1]) for path in paths]
+    depth = max([len(path) - 2 for path in paths if any(word in path[-1] for word in WEIGHTED)], default=1)
+    layers = [path[1 : 1 + max(1, depth)] if len(path) > 2 else path[:1] for path in paths]
+    told = ["/".join(re.sub(r"_\d+$", "", part) for part in layer) for layer in layers]
+    return [(layer, path[-1]) for layer, path in zip(told, paths, strict=True)]
 
 
 def _row(key: str, index: int, operation: Any, graph: Any, model: Any) -> OperationRow:

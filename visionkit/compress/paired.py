@@ -19,11 +19,12 @@ from visionkit.geometry.average_precision import IGNORED, average_precision, box
 from visionkit.geometry.average_precision import precision_recall as curve_of
 from visionkit.geometry.label_maps import class_iou, mean_of_there
 
-__all__ = ["ClassifyOutcome", "DetectOutcome", "Outcome", "Paired", "SegmentOutcome", "compare_paired"]
+__all__ = ["ClassifyOutcome", "DetectOutcome", "Outcome", "Paired", "SegmentOutcome", "TrackOutcome", "compare_paired"]
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 DRAWS, AT_ONCE = 1000, 1 << 22
+STRETCH = 25  # frames: what happens to a tracker lasts, so frames beside each other are drawn together
 
 
 class Outcome(Protocol):
@@ -31,7 +32,7 @@ class Outcome(Protocol):
 
     @property
     def images(self) -> int:
-        """N."""
+        """What is told as their number: N, unless several belong together."""
 
     @property
     def counts(self) -> Counts:
@@ -40,9 +41,33 @@ class Outcome(Protocol):
     def scores(self, weights: Counts) -> Floats:
         """Of draws (D, N), how often each holds each image: the metric, then that of each class, (D, 1 + L)."""
 
+    def whole(self) -> Counts:
+        """The draw (1, N) that holds each once."""
+
+    def draws(self, rng: np.random.Generator, count: int) -> Counts:
+        """Draws (D, N) with replacement."""
+
+
+class _Images:
+    """Images that have nothing to do with each other."""
+
+    @property
+    def images(self) -> int:
+        """N."""
+        raise NotImplementedError
+
+    def whole(self) -> Counts:
+        """As `Outcome`."""
+        return np.ones((1, self.images), np.int64)
+
+    def draws(self, rng: np.random.Generator, count: int) -> Counts:
+        """As `Outcome`."""
+        places = rng.integers(0, self.images, (count, self.images))
+        return np.stack([np.bincount(row, minlength=self.images) for row in places])
+
 
 @dataclass(frozen=True)
-class ClassifyOutcome:
+class ClassifyOutcome(_Images):
     """top-1 accuracy, and recall of each class.
 
     Args:
@@ -73,7 +98,7 @@ class ClassifyOutcome:
         return np.concatenate([(weights @ right / weights.sum(axis=1))[:, None], recall], axis=1)
 
 
-class DetectOutcome:
+class DetectOutcome(_Images):
     """Average precision at an overlap of 0.5, as `visionkit.evaluate.detect` counts it: the mean, and of each class.
 
     Args:
@@ -90,8 +115,7 @@ class DetectOutcome:
         *,
         threshold: float = 0.5,
     ) -> None:
-        self.images = len(truths)
-        self.positives = np.zeros((classes, self.images), np.int64)
+        self.positives = np.zeros((classes, len(truths)), np.int64)
         self._found: list[tuple[Counts, Counts, Floats]] = []  # of each class: image, hit, confidence, the surest first
         for class_id in range(classes):
             parts: list[tuple[Any, Any, Any]] = []
@@ -108,6 +132,11 @@ class DetectOutcome:
             places, hits, sure = places[kept], hits[kept], sure[kept]
             order = np.argsort(-sure, kind="stable")
             self._found.append((places[order], hits[order], sure[order]))
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return self.positives.shape[1]
 
     @property
     def counts(self) -> Counts:
@@ -127,7 +156,7 @@ class DetectOutcome:
 
 
 @dataclass(frozen=True)
-class SegmentOutcome:
+class SegmentOutcome(_Images):
     """Mean IU, and intersection over union of each class.
 
     Args:
@@ -152,6 +181,61 @@ class SegmentOutcome:
         size = self.confusions.shape[1]
         rows = [class_iou((draw @ flat).astype(np.int64).reshape(size, size)) for draw in weights.astype(np.float64)]
         return np.array([[mean_of_there(row), *row] for row in rows])
+
+
+class TrackOutcome:
+    """Success of a tracker: the mean over the sequences, and of each, which is the mean over its frames.
+
+    Sequences are drawn with replacement, and within each one stretches of frames (Davison, Hinkley, Bootstrap methods
+    and their application, 1997, 3.8 and 8.2.3), as many frames as it has. Of a single sequence the interval is that of
+    its frames; it tells nothing of other sequences.
+
+    Args:
+        success: of each sequence float64 (F,), a frame's share of the thresholds that its overlap exceeds; empty where
+            the sequence was not measured.
+    """
+
+    def __init__(self, success: Sequence[Floats]) -> None:
+        self.success = [np.asarray(one, np.float64) for one in success]
+
+    @property
+    def images(self) -> int:
+        """How many sequences were measured."""
+        return sum(len(one) > 0 for one in self.success)
+
+    @property
+    def counts(self) -> Counts:
+        """Frames of each sequence."""
+        return np.array([len(one) for one in self.success], np.int64)
+
+    def whole(self) -> Counts:
+        """As `Outcome`; N are all frames."""
+        return np.ones((1, int(self.counts.sum())), np.int64)
+
+    def draws(self, rng: np.random.Generator, count: int) -> Counts:
+        """As `Outcome`."""
+        there = np.flatnonzero(self.counts)
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        found = np.zeros((count, int(starts[-1])), np.int64)
+        for row in found:
+            for place in rng.choice(there, len(there)):
+                length = int(self.counts[place])
+                begins = rng.integers(0, length, -(-length // STRETCH))
+                frames = (begins[:, None] + np.arange(min(STRETCH, length))).ravel()[:length] % length
+                row[starts[place] : starts[place + 1]] += np.bincount(frames, minlength=length)
+        return found
+
+    def scores(self, weights: Counts) -> Floats:
+        """As `Outcome`; a sequence that is drawn twice counts twice."""
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        sums, times = np.zeros((2, len(weights), len(self.success)))
+        for place, success in enumerate(self.success):
+            own = weights[:, starts[place] : starts[place + 1]]
+            if len(success):
+                sums[:, place] = own @ success / len(success)
+                times[:, place] = own.sum(axis=1) / len(success)
+        each = np.divide(sums, times, out=np.full(sums.shape, np.nan), where=times > 0)
+        return np.concatenate([(sums.sum(axis=1) / times.sum(axis=1))[:, None], each], axis=1)
 
 
 @dataclass(frozen=True)
@@ -180,15 +264,13 @@ def compare_paired(
     """
     if before.images != after.images or not np.array_equal(before.counts, after.counts):
         raise ValueError(f"Both must be of the same images. Received: {before.images} and {after.images}.")
-    images = before.images
-    ones = np.ones((1, images), np.int64)
+    ones = before.whole()
     first, last = before.scores(ones)[0], after.scores(ones)[0]
     rng = np.random.default_rng(seed)
-    some = max(1, min(draws, AT_ONCE // images))
+    some = max(1, min(draws, AT_ONCE // ones.size))
     firsts, lasts = [], []
     for start in range(0, draws, some):
-        places = rng.integers(0, images, (min(some, draws - start), images))
-        weights = np.stack([np.bincount(row, minlength=images) for row in places])
+        weights = before.draws(rng, min(some, draws - start))
         firsts.append(before.scores(weights))
         lasts.append(after.scores(weights))
     one, other = np.concatenate(firsts), np.concatenate(lasts)

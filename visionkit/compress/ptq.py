@@ -29,6 +29,7 @@ __all__ = ["KINDS", "Rebuilt", "publish", "quantize_artifact", "rebuild"]
 KINDS = ("float16", "dynamic", "int8", "int8-io")
 STATIC = ("int8", "int8-io")
 DEFAULT, IMAGE = "serving_default", "image"
+SECOND = "tensorflow"  # the engine that `auto` takes where the other leaves something in float
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 TOLERANCE = 1e-3  # of a second process with the plain runtime, in the share of the largest value
 
@@ -206,7 +207,21 @@ def _static_networks(
     for name, examples in feeds.items():
         patterns = _known(parts[name], keep_float) if len(feeds) > 1 else keep_float
         found[name] = quantize_network(parts[name], examples, kind="int8", keep_float=patterns, engine=engine)
+    if len({one.engine for one in found.values()}) > 1:
+        # engines round a few weights apart; by one alone, weights that networks share are in the file once
+        for name, one in found.items():
+            if one.engine != SECOND:
+                found[name] = _again(parts[name], feeds[name], one, _known(parts[name], keep_float))
     return found
+
+
+def _again(content: bytes, examples: Sequence[Feed], first: Quantized, keep_float: Sequence[str]) -> Quantized:
+    """The network by the second engine, where that leaves no more in float."""
+    try:
+        second = quantize_network(content, examples, kind="int8", keep_float=keep_float, engine=SECOND)
+    except ModelError:
+        return first
+    return second if len(second.islands) <= len(first.islands) else first
 
 
 def _check_patterns(networks: Sequence[bytes], patterns: Sequence[str]) -> None:

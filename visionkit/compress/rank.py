@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -63,7 +62,7 @@ def rank_layers(source: Path, calibration: Calibration, *, most: int = 24) -> li
     if artifact is None:
         return []
     parts = split_signatures(model_bytes(source))
-    feeds = network_feeds(artifact, parts, _few(calibration))
+    feeds = network_feeds(artifact, parts, calibration.few(IMAGES))
     how: dict[str, Any] = {"kind": "int8", "engine": "ai-edge" if available() else "auto"}
     layers = [layer for name in feeds for layer in _layers(name, parts[name], feeds[name], how)]
     layers = sorted(layers, key=lambda layer: -layer.error)[:most]
@@ -71,8 +70,7 @@ def rank_layers(source: Path, calibration: Calibration, *, most: int = 24) -> li
     ranked = []
     for layer in layers:
         content, inputs = parts[layer.signature], feeds[layer.signature]
-        others = f"(?!(?:{'|'.join(map(re.escape, layer.fused))})$).*"
-        alone = quantize_network(content, inputs, keep_float=[others], **how).content
+        alone = quantize_network(content, inputs, keep_float=_others(content, layer), **how).content
         damage = signal_to_noise(expected[layer.signature], _answers(alone, inputs))
         ranked.append(LayerDamage(layer.name, "+".join(dict.fromkeys(layer.kinds)), damage))
     return sorted(ranked, key=lambda one: one.snr_db)
@@ -88,14 +86,6 @@ def signal_to_noise(expected: Sequence[npt.NDArray[Any]], received: Sequence[npt
     return found
 
 
-def _few(calibration: Calibration) -> Calibration:
-    """Some of the images, at even distances; what is wrong with all of them was told when they were used."""
-    places = {k * len(calibration) // IMAGES for k in range(IMAGES)}
-    images = tuple(one for k, one in enumerate(calibration.images) if k in places)
-    inputs = tuple(one for k, one in enumerate(calibration.inputs) if k in places)
-    return dataclasses.replace(calibration, images=images, inputs=inputs, trusted=True)
-
-
 def _layers(signature: str, content: bytes, feeds: Sequence[Feed], how: Mapping[str, Any]) -> list[_Layer]:
     """The layers of a network, with what they add to the error when all are quantized."""
     from visionkit.compress.operations import layers_of
@@ -109,6 +99,14 @@ def _layers(signature: str, content: bytes, feeds: Sequence[Feed], how: Mapping[
             layer.fused |= {row.layer, *layers_of(row.name)}
             layer.error = max(layer.error, row.added)
     return list(found.values())
+
+
+def _others(content: bytes, layer: _Layer) -> list[str]:
+    """A pattern of all layers but one; none where there is no other."""
+    from visionkit.compress.operations import layers_of, list_operations
+
+    there = {name for row in list_operations(content) for name in (*layers_of(row.name), row.layer) if name}
+    return [f"(?!(?:{'|'.join(map(re.escape, layer.fused))})$).*"] if there - layer.fused else []
 
 
 def _answers(content: bytes, feeds: Sequence[Feed]) -> list[npt.NDArray[np.float64]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from visionkit.compress.report_charts import STYLE
-from visionkit.compress.report_data import QuantizeReport
+from visionkit.compress.report_data import Disagreement, QuantizeReport
 from visionkit.compress.report_parts import (
     card_html,
     charts_html,
@@ -61,13 +61,18 @@ def report_table(report: QuantizeReport) -> dict[str, Any]:
         "layers": [_plain(asdict(layer)) for layer in report.layers],
         "layers_of": report.ranked,
         "rescue": [_plain(asdict(step)) for step in report.rescue],
-        "disagreements": {
-            kind: [{"name": one.name, "float": one.before, kind: one.after, "truth": one.truth} for one in found]
-            for kind, found in report.pictures.items()
-        },
+        "disagreements": _told(report.pictures),
+        "disagreements_unlabelled": _told(report.unlabelled),
         "settings": {key: _plain(value) for key, value in report.settings.items()},
         "notes": list(report.notes),
         "command": report.command,
+    }
+
+
+def _told(pictures: Mapping[str, Sequence[Disagreement]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        kind: [{"name": one.name, "float": one.before, kind: one.after, "truth": one.truth} for one in found]
+        for kind, found in pictures.items()
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from visionkit.compress.nouns import NOUNS, Nouns
 from visionkit.compress.verdict import Bounds, Decision, VariantFacts
 
 __all__ = ["Disagreement", "LayerDamage", "QuantizeReport", "RescueStep"]
@@ -56,7 +57,8 @@ class QuantizeReport:
         metric: what is measured, in words: `top-1`, `mAP50`, `mean IU`; `class_metric` of one class; `counted`: what
             a class has a number of.
         reference: float32, as it was exported.
-        pictures: by kind, the worst disagreements.
+        nouns: what the numbers are of.
+        pictures: by kind, the worst disagreements; `unlabelled` those on frames without labels.
         layers: of `ranked`, a kind, the worst first.
         rescue: steps, the last of which is among the variants.
         settings, command, notes: how it was made, and what was found wrong with the data.
@@ -74,6 +76,8 @@ class QuantizeReport:
     layers: Sequence[LayerDamage] = ()
     ranked: str = ""
     rescue: Sequence[RescueStep] = ()
+    nouns: Nouns = NOUNS
+    unlabelled: Mapping[str, Sequence[Disagreement]] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()

@@ -45,7 +45,7 @@ def overview_html(report: QuantizeReport) -> str:
     """One row a variant: what a reader compares."""
     rows = [_row(report.reference, None, report)]
     rows += [_row(one, ruling, report) for one, ruling in zip(report.variants, report.decision.rulings, strict=True)]
-    heads = ["variant", "verdict", text(report.metric), "points lost", "size", "zipped", "ms an image", "p95"]
+    heads = ["variant", "verdict", text(report.metric), "points lost", "size", "zipped", _times_of(report), "p95"]
     return f'<div class="wide overview">{table(heads, rows, numbers=6)}</div>'
 
 
@@ -59,6 +59,10 @@ def _row(one: VariantFacts, ruling: Ruling | None, report: QuantizeReport) -> li
     times = ["–", "–"] if best is None else [_ms(best.whole_ms), _ms(best.whole_p95_ms)]
     share = "" if ruling is None else f' <span class="dim">{one.size / report.reference.size:.0%}</span>'
     return [name, chip, percent(one.metric.value), lost, _size(one.size) + share, _size(one.zipped), *times]
+
+
+def _times_of(report: QuantizeReport) -> str:
+    return f"ms {report.nouns.a_shot}"
 
 
 def _ms(value: float) -> str:
@@ -89,11 +93,11 @@ def charts_html(report: QuantizeReport, built: Sequence[VariantFacts]) -> str:
     parts.append(bars("size, MB", {one.kind: one.size / 1e6 for one in every}))
     for place, timing in enumerate(report.reference.timings):
         times = {one.kind: one.timings[place].whole_ms for one in every if len(one.timings) > place}
-        what = f"ms an image, {timing.threads} thread{'s' * (timing.threads != 1)}"
+        what = f"{_times_of(report)}, {timing.threads} thread{'s' * (timing.threads != 1)}"
         parts.append(bars(what, times, mark=report.bounds.latency_ms))
     return (
         '<h2>Beside each other</h2><p class="dim">Bars of the loss are its 95 % interval, from the difference on the '
-        f'same images; the dashed line is the bound.</p><div class="charts">{"".join(parts)}</div>'
+        f'same {report.nouns.units}; the dashed line is the bound.</p><div class="charts">{"".join(parts)}</div>'
     )
 
 
@@ -120,17 +124,16 @@ def _facts(report: QuantizeReport, one: VariantFacts) -> list[str]:
     if there and one is not report.reference:
         worst = max(there, key=lambda change: change.drop.value)
         change = f"{worst.name}: {percent(worst.before)} → {percent(worst.after)}"
-        rows.append(("worst class", change if worst.drop.value > 0 else "none loses anything"))
+        rows.append((f"worst {report.nouns.group}", change if worst.drop.value > 0 else "none loses anything"))
     if math.isfinite(one.agreement):
         rows.append((f"agreement with float on {one.frames} frames", percent(one.agreement)))
     rows.append(("size, zipped", f"{_size(one.size)}, {_size(one.zipped)}"))
     for timing in one.timings:
-        network = (
-            ""
-            if math.isnan(timing.network_ms)
-            else f"; network {_ms(timing.network_ms)}, p95 {_ms(timing.network_p95_ms)}"
-        )
-        name = f"ms an image, {timing.threads} thread{'s' * (timing.threads != 1)}"
+        named = [(part.name, part.ms, part.p95_ms) for part in timing.parts]
+        if math.isfinite(timing.network_ms):
+            named = [("network", timing.network_ms, timing.network_p95_ms)]
+        network = "".join(f"; {part} {_ms(ms)}, p95 {_ms(p95)}" for part, ms, p95 in named)
+        name = f"{_times_of(report)}, {timing.threads} thread{'s' * (timing.threads != 1)}"
         rows.append((name, f"{_ms(timing.whole_ms)}, p95 {_ms(timing.whole_p95_ms)}{network}"))
     return [f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows]
 
@@ -154,11 +157,15 @@ def classes_html(report: QuantizeReport, built: Sequence[VariantFacts]) -> str:
         change = measured[0].classes[k]
         cells = [_change(report.bounds, one.classes[k]) for one in measured]
         rows.append([text(change.name), f"{change.count:,}", percent(change.before), *cells])
-    more = f'<p class="dim">{len(order) - CLASSES} more classes are in the JSON.</p>' if len(order) > CLASSES else ""
-    heads = ["class", text(report.counted), "float32", *(text(one.kind) for one in measured)]
+    more = (
+        f'<p class="dim">{len(order) - CLASSES} more {report.nouns.groups} are in the JSON.</p>'
+        if len(order) > CLASSES
+        else ""
+    )
+    heads = [report.nouns.group, text(report.counted), "float32", *(text(one.kind) for one in measured)]
     return (
-        f"<h2>Each class</h2><p>{text(_capital(report.class_metric))} with float, and the points that each variant "
-        f'loses of it.</p><div class="wide">{table(heads, rows, numbers=2 + len(measured))}</div>{more}'
+        f"<h2>Each {report.nouns.group}</h2><p>{text(_capital(report.class_metric))} with float, and the points that "
+        f'each variant loses of it.</p><div class="wide">{table(heads, rows, numbers=2 + len(measured))}</div>{more}'
     )
 
 
@@ -173,14 +180,16 @@ def _change(bounds: Bounds, change: ClassChange) -> str:
 
 
 def pictures_html(report: QuantizeReport) -> str:
-    parts = []
-    for kind, found in report.pictures.items():
-        if found:
-            figures = "".join(_figure(kind, one) for one in found)
-            parts.append(f'<h3>{text(kind)}</h3><div class="mistakes worst">{figures}</div>')
-    if not parts:
-        return ""
-    return f"<h2>The worst disagreements with float</h2>{''.join(parts)}"
+    heads = ("The worst disagreements with float", "The worst on frames without labels")
+    sections = []
+    for head, pictures in zip(heads, (report.pictures, report.unlabelled), strict=True):
+        parts = []
+        for kind, found in pictures.items():
+            if found:
+                figures = "".join(_figure(kind, one) for one in found)
+                parts.append(f'<h3>{text(kind)}</h3><div class="mistakes worst">{figures}</div>')
+        sections += [f"<h2>{head}</h2>{''.join(parts)}"] if parts else []
+    return "".join(sections)
 
 
 def _figure(kind: str, one: Disagreement) -> str:
@@ -220,30 +229,33 @@ def rescue_html(report: QuantizeReport) -> str:
         best = _ms(one.best.whole_ms) if one.timings else "–"
         kept = ", ".join(step.kept[:6]) + (f" and {len(step.kept) - 6} more" if len(step.kept) > 6 else "")
         rows.append([text(kept or "none", 1000), lost, _size(one.size), best])
-    cost = _cost(first, report.rescue[-1].facts)
-    heads = ["kept in float", "points lost", "size", "ms an image"]
+    cost = _cost(report, first, report.rescue[-1].facts)
+    heads = ["kept in float", "points lost", "size", _times_of(report)]
     return f'<h2>Rescue</h2><p>{cost}</p><div class="wide">{table(heads, rows, numbers=3)}</div>'
 
 
-def _cost(first: VariantFacts, last: VariantFacts) -> str:
+def _cost(report: QuantizeReport, first: VariantFacts, last: VariantFacts) -> str:
     """What the rescue cost, in words."""
     size = f"{(last.size - first.size) / 1e3:+,.0f} kB ({last.size / first.size - 1:+.0%})"
     if not (first.timings and last.timings):
         return f"Layers kept in float cost {size}."
     spent = last.best.whole_ms - first.best.whole_ms
-    return f"Layers kept in float cost {size} and {spent:+.3g} ms an image ({spent / first.best.whole_ms:+.0%})."
+    return (
+        f"Layers kept in float cost {size} and {spent:+.3g} {_times_of(report)} ({spent / first.best.whole_ms:+.0%})."
+    )
 
 
 def how_html(report: QuantizeReport) -> str:
+    nouns, bounds = report.nouns, report.bounds
     threads = " and ".join(str(timing.threads) for timing in report.reference.timings)
     return (
-        f"<h2>How this was measured</h2><p>Each variant answered the same {report.reference.images:,} labelled images "
-        "through the task that VisionKit’s commands use. The loss is that of the difference to float on the same "
-        "images, its 95 % interval from drawing the images again and again (paired bootstrap). A variant passes when "
-        f"that whole interval is within {report.bounds.max_drop:g} of the hundred points, no class loses more than "
-        f"{report.bounds.max_class_drop:g} points beyond chance, its calibration has no fault, and it is fast enough. "
-        "Of those that pass, the fastest is chosen; of equally fast ones the smallest.</p><p>Times are of this "
-        f"machine, with {threads or '?'} threads, from a decoded image to the result; the variants took turns, so that "
-        "a busy moment met all of them. The table has the faster number of threads. Sizes are of the whole file, with "
-        "the card and the probes in it.</p>"
+        f"<h2>How this was measured</h2><p>Each variant answered the same {nouns.told(report.reference.images)} with "
+        "labels through the task that VisionKit’s commands use. The loss is that of the difference to float on the "
+        f"same {nouns.units}, its 95 % interval from drawing the {nouns.units}{nouns.within} again and again (paired "
+        f"bootstrap). A variant passes when that whole interval is within {bounds.max_drop:g} of the hundred points, "
+        f"no {nouns.group} loses more than {bounds.max_class_drop:g} points beyond chance, its calibration has no "
+        "fault, and it is fast enough. Of those that pass, the fastest is chosen; of equally fast ones the "
+        f"smallest.</p><p>Times are of this machine, with {threads or '?'} threads, from a decoded {nouns.shot} to "
+        "the result; the variants took turns, so that a busy moment met all of them. The table has the faster number "
+        "of threads. Sizes are of the whole file, with the card and the probes in it.</p>"
     )

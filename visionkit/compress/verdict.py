@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from visionkit.compress.nouns import NOUNS, Nouns
+
 __all__ = [
     "Bounds",
     "ClassChange",
     "Decision",
     "Interval",
+    "PartTiming",
     "Reason",
     "Ruling",
     "Timing",
@@ -53,15 +56,25 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
+class PartTiming:
+    """Milliseconds of one of several networks, by the name that the task has for it."""
+
+    name: str
+    ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """Milliseconds of an image: `whole` from image to result through the task, `network` of the network alone (nan
-    where it has several parts)."""
+    where it has several, which are the `parts`)."""
 
     threads: int
     whole_ms: float
     whole_p95_ms: float
     network_ms: float = math.nan
     network_p95_ms: float = math.nan
+    parts: tuple[PartTiming, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,30 +156,41 @@ class Decision:
     rulings: tuple[Ruling, ...] = field(default_factory=tuple)
 
 
-def judge(variant: VariantFacts, reference: VariantFacts, bounds: Bounds, metric: str = "accuracy") -> Ruling:
+def judge(
+    variant: VariantFacts,
+    reference: VariantFacts,
+    bounds: Bounds,
+    metric: str = "accuracy",
+    nouns: Nouns = NOUNS,
+) -> Ruling:
     """Whether `variant` may take the place of `reference`; every reason against it, the gravest first."""
     against = [Reason("calibration", f"its calibration is at fault: {fault}") for fault in variant.faults]
     if variant.failed is not None:
         if not against:
             against = [Reason("not-built", f"it could not be built: {variant.failed}")]
         return Ruling(variant.kind, "dont", tuple(against))
-    against += _quality(variant, bounds, metric) + _classes(variant, bounds) + _agreement(variant, bounds)
+    against += _quality(variant, bounds, metric, nouns) + _classes(variant, bounds, nouns)
+    against += _agreement(variant, bounds)
     against += _use(variant, reference, bounds)
     if against:
         return Ruling(variant.kind, "dont", tuple(against))
-    doubt, more = _doubt(variant, bounds, metric)
+    doubt, more = _doubt(variant, bounds, metric, nouns)
     return Ruling(variant.kind, "unsure", (doubt,), more) if doubt else Ruling(variant.kind, "ship")
 
 
 def decide(
-    reference: VariantFacts, variants: Sequence[VariantFacts], bounds: Bounds, metric: str = "accuracy"
+    reference: VariantFacts,
+    variants: Sequence[VariantFacts],
+    bounds: Bounds,
+    metric: str = "accuracy",
+    nouns: Nouns = NOUNS,
 ) -> Decision:
     """Which of the variants to ship: the fastest of those that may be; of equals the smallest, then the best.
 
     One that is slower than float never goes before one that is not. Where all that may be shipped are slower, the
     sentence says so, and names a faster one of which too few images were measured.
     """
-    rulings = tuple(judge(variant, reference, bounds, metric) for variant in variants)
+    rulings = tuple(judge(variant, reference, bounds, metric, nouns) for variant in variants)
     good = [variant for variant, ruling in zip(variants, rulings, strict=True) if ruling.verdict == "ship"]
     if not good:
         return Decision(None, _refusal(rulings), rulings)
@@ -178,7 +202,7 @@ def decide(
     smallest = min(variant.size for variant in good)
     good = [variant for variant in good if variant.size <= SAME_SIZE * smallest]
     chosen = min(good, key=lambda variant: (variant.drop.value if variant.drop else 0.0, variant.size))
-    sentence = _praise(chosen, reference, metric)
+    sentence = _praise(chosen, reference, metric, nouns)
     if _is_slower(chosen, reference):
         faster = (
             ruling
@@ -195,7 +219,7 @@ def _is_slower(variant: VariantFacts, reference: VariantFacts) -> bool:
     return variant.best.whole_ms >= SAME * reference.best.whole_ms
 
 
-def _quality(variant: VariantFacts, bounds: Bounds, metric: str) -> list[Reason]:
+def _quality(variant: VariantFacts, bounds: Bounds, metric: str, nouns: Nouns) -> list[Reason]:
     drop = variant.drop
     if drop is None or math.isnan(drop.value):
         return [Reason("not-measured", f"its {metric} could not be measured")]
@@ -203,11 +227,11 @@ def _quality(variant: VariantFacts, bounds: Bounds, metric: str) -> list[Reason]
         return []
     text = f"it loses {_points(drop.value)} of {metric} ({_range(drop)}), more than the {bounds.max_drop:g} allowed"
     if drop.low <= bounds.max_drop:
-        text += f", though on {variant.images} images that may be chance"
+        text += f", though on {nouns.told(variant.images)} that may be chance"
     return [Reason("drop", text)]
 
 
-def _classes(variant: VariantFacts, bounds: Bounds) -> list[Reason]:
+def _classes(variant: VariantFacts, bounds: Bounds, nouns: Nouns) -> list[Reason]:
     """Classes that are ruined beyond chance, whatever the mean says."""
     ruined = [
         one
@@ -219,7 +243,8 @@ def _classes(variant: VariantFacts, bounds: Bounds) -> list[Reason]:
         return []
     falls = [f"{one.name!r} falls from {one.before:.0%} to {one.after:.0%}" for one in ruined]
     told = ", ".join(falls[:3]) + (f" and {len(falls) - 3} more" if len(falls) > 3 else "")
-    return [Reason("class", f"it ruins {'a class' if len(falls) == 1 else f'{len(falls)} classes'}: {told}")]
+    what = f"a {nouns.group}" if len(falls) == 1 else f"{len(falls)} {nouns.groups}"
+    return [Reason("class", f"it ruins {what}: {told}")]
 
 
 def _agreement(variant: VariantFacts, bounds: Bounds) -> list[Reason]:
@@ -249,7 +274,7 @@ def _use(variant: VariantFacts, reference: VariantFacts, bounds: Bounds) -> list
     return [] if min(gains) <= GAIN else [Reason("no-gain", "it is neither smaller nor faster than float")]
 
 
-def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason | None, int | None]:
+def _doubt(variant: VariantFacts, bounds: Bounds, metric: str, nouns: Nouns) -> tuple[Reason | None, int | None]:
     """Whether too few images were measured to say that the drop is within bounds, and how many more would do."""
     drop = variant.drop
     if drop is None or bounds.max_drop <= 0:
@@ -262,14 +287,13 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
         return None, None
     what = "point" if bounds.max_drop == 1 else "points"
     if drop.value == drop.low == drop.high == 0:
-        objects = "" if counted == variant.images else f" with {counted} objects"
-        few = (
-            f"{variant.images}{' images' if objects else ''} are too few to tell {bounds.max_drop:g} {what} of {metric}"
-        )
-        text = f"on {variant.images} images{objects} nothing changed, but {few}"
+        objects = "" if counted == variant.images else f" with {counted} {nouns.counted}s"
+        measured = nouns.told(variant.images)
+        few = f"{measured if objects else variant.images} are too few to tell {bounds.max_drop:g} {what} of {metric}"
+        text = f"on {measured}{objects} nothing changed, but {few}"
     else:
         within = f"within {bounds.max_drop:g} {what} of {metric}"
-        text = f"{variant.images} images cannot tell whether it stays {within} ({_range(drop)})"
+        text = f"{nouns.told(variant.images)} cannot tell whether it stays {within} ({_range(drop)})"
     times = 1.0
     if drop.high > bounds.max_drop:  # the interval shrinks with the root of the number of images
         room = bounds.max_drop - drop.value
@@ -281,13 +305,13 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str) -> tuple[Reason |
     return Reason("too-few", f"{text}: about {more} more would"), more
 
 
-def _praise(chosen: VariantFacts, reference: VariantFacts, metric: str) -> str:
+def _praise(chosen: VariantFacts, reference: VariantFacts, metric: str, nouns: Nouns) -> str:
     drop, best, before = chosen.drop, chosen.best, reference.best
     score = math.nan if chosen.metric is None else 100 * chosen.metric.value
     smaller = _times(reference.size / chosen.size, "smaller", "larger")
     size = f"{_size(chosen.size)} ({smaller}; {_size(chosen.zipped)} zipped)"
-    speed = f"{best.whole_ms:.3g} ms an image ({_times(before.whole_ms / best.whole_ms, 'faster', 'slower')})"
-    change = "" if drop is None else _change(drop, chosen.images)
+    speed = f"{best.whole_ms:.3g} ms {nouns.a_shot} ({_times(before.whole_ms / best.whole_ms, 'faster', 'slower')})"
+    change = "" if drop is None else _change(drop, nouns.told(chosen.images))
     name = f"{chosen.kind}, smaller but slower" if _is_slower(chosen, reference) else chosen.kind
     return f"Ship {name}: {score:.1f} % {metric}, {change}, {size}, {speed}."
 
@@ -312,9 +336,9 @@ def _gravity(ruling: Ruling) -> int:
     return max((order.index(reason.slug) for reason in ruling.reasons), default=0)
 
 
-def _change(drop: Interval, images: int) -> str:
+def _change(drop: Interval, measured: str) -> str:
     if drop.value == drop.low == drop.high == 0:
-        return f"the same as float on {images} images"
+        return f"the same as float on {measured}"
     if drop.value == 0:
         return f"as good as float ({_range(drop)})"
     return f"{_points(abs(drop.value))} {'below' if drop.value > 0 else 'above'} float ({_range(drop)})"

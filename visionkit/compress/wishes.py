@@ -28,7 +28,8 @@ class Wishes:
             are not measured, or where there are none, those that are.
         trust_calibration: faults that are found in it do not count.
         samples: how many of them.
-        unlabelled: frames on which answers are compared with float's; `frames` of them.
+        unlabelled: frames on which answers are compared with float's; `frames` of them. `box` float (4,) xyxy is the
+            object in the first, for a tracker.
         rescue: keep the worst layers in float until the variant is within bounds.
         ranked: layers to try alone, at most; 0 ranks none.
     """
@@ -40,6 +41,7 @@ class Wishes:
     samples: int = 128
     unlabelled: str | None = None
     frames: int = 60
+    box: tuple[float, float, float, float] | None = None
     rescue: bool = False
     ranked: int = 24
     seed: int = 0
@@ -49,7 +51,10 @@ def noticed(wishes: Wishes, trial: Trial, variants: Sequence[Variant], problems:
     """What the reader should know of the data and of the calibration."""
     told = [problem.reason for problem in problems]
     if wishes.calibration is None and not trial.apart and any(KINDS[k].calibrated for k in wishes.kinds):
-        told.append("ranges were measured on the very images that are judged on; --calibration names others")
+        what = f"{trial.nouns.units} that are judged on"
+        told.append(f"ranges were measured on the very {what}; --calibration names others")
+    if trial.nouns.unit != trial.nouns.shot and len(trial.samples) == 1:
+        told.append(f"one {trial.nouns.unit} tells nothing of others: the interval is of its {trial.nouns.counted}s")
     if any(variant.faults for variant in variants):
         told.append("--trust-calibration uses a calibration in spite of the faults that were found in it")
     return told
@@ -60,12 +65,14 @@ def settings_of(card: Card, wishes: Wishes, trial: Trial, choice: DataChoice) ->
     from visionkit.runtime.machine import fingerprint, versions
 
     source = _named(wishes.calibration) or (
-        "images of the data that were not measured" if trial.apart else "the measured images, for want of others"
+        "images of the data that were not measured"
+        if trial.apart
+        else f"the measured {trial.nouns.units}, for want of others"
     )
     facts: dict[str, object] = {
         "model": card.name,
         "data": str(choice.data),
-        "measured on": f"{trial.part}, {len(trial.samples)} images",
+        "measured on": f"{trial.part}, {len(trial.samples)} {trial.nouns.units}",
         "calibrated on": f"{wishes.samples} at most of: {source}",
         "frames without labels": wishes.unlabelled or "none",
         "bounds": ", ".join(_bounds(wishes.bounds)),

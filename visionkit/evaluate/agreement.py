@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,15 +95,17 @@ def agreement(first: Any, second: Any, frames: Iterable[Image]) -> Agreement:
     return Agreement(measure, tuple(rows))
 
 
-def agreement_of_tracks(first: Any, second: Any, frames: Sequence[Image], xyxy: npt.ArrayLike) -> Agreement:
+def agreement_of_tracks(first: Any, second: Any, frames: Iterable[Image], xyxy: npt.ArrayLike) -> Agreement:
     """How far two trackers agree that start with the same box, float (4,) pixels, in the first of the frames.
 
     `iou` is that of the two boxes; where both say that the object is lost it is 1, where one does, 0.
     """
-    for tracker in (first, second):
-        tracker.init(frames[0], np.asarray(xyxy, np.float32))
     rows = []
-    for index, frame in enumerate(frames[1:], 1):
+    for index, frame in enumerate(frames):
+        if not index:
+            for tracker in (first, second):
+                tracker.init(frame, np.asarray(xyxy, np.float32))
+            continue
         measures = _tracks(first.update(frame), second.update(frame))
         rows.append(FrameAgreement(index, measures["iou"], measures))
     return Agreement("iou", tuple(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -25,7 +25,8 @@ __all__ = ["Score", "evaluate_tracker", "opencv_trackers"]
 class Score:
     """One tracker on one sequence: success AUC (21 thresholds), precision at 20 px, frames a second.
 
-    The speed counts reading and decoding the frames' files as well as tracking.
+    The speed counts reading and decoding the frames' files as well as tracking. `boxes` float32 (N, 4) xyxy are its
+    answers, the first of which was given.
     """
 
     sequence: str
@@ -33,6 +34,7 @@ class Score:
     auc: float
     precision: float
     fps: float
+    boxes: npt.NDArray[np.float32] = field(compare=False, repr=False)
 
 
 def evaluate_tracker(make: Callable[[], Tracker], sequences: Iterable[Sequence]) -> list[Score]:
@@ -54,6 +56,7 @@ def _one_pass(tracker: Tracker, sequence: Sequence) -> Score:
         success_auc(found, sequence.truth),
         precision(found, sequence.truth),
         len(boxes) / seconds,
+        found,
     )
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from visionkit.geometry.boxes import box_centers, iou_aligned
 
-__all__ = ["THRESHOLDS", "precision", "success_auc", "success_curve"]
+__all__ = ["THRESHOLDS", "frame_success", "precision", "success_auc", "success_curve"]
 
 THRESHOLDS = np.linspace(0, 1, 21)
 
@@ -31,6 +31,15 @@ def success_curve(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray
     """
     overlap = iou_aligned(*_pair(predicted, truth))
     return (overlap[None] > THRESHOLDS[:, None]).mean(axis=1)
+
+
+def frame_success(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Share of the thresholds that each frame's overlap exceeds, float64 (frames with a finite truth,).
+
+    Its mean is the area under the success curve.
+    """
+    overlap = iou_aligned(*_pair(predicted, truth))
+    return (overlap[:, None] > THRESHOLDS).mean(axis=1)
 
 
 def success_auc(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> float:

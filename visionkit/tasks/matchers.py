@@ -32,7 +32,27 @@ class Target:
         return Target((1 - share) * self.features + np.float32(share) * other.features, self.cover)
 
 
-class BoxMatcher:
+class _Halves:
+    """A network in two compiled halves."""
+
+    def __init__(self, exemplar: Runner, search: Runner) -> None:
+        self._exemplar, self._search = exemplar, search
+        self._levels = {"exemplar": _Levels(exemplar, "exemplar"), "search": _Levels(search, "search")}
+        self.exemplar_size = _side(exemplar, "exemplar")
+        self.search_size = _side(search, "search")
+
+    @property
+    def runners(self) -> tuple[Runner, Runner]:
+        """The two halves, of the exemplar and of the search."""
+        return self._exemplar, self._search
+
+    def close(self) -> None:
+        """Give the runners' memory back."""
+        self._exemplar.close()
+        self._search.close()
+
+
+class BoxMatcher(_Halves):
     """A network with a box head (SiamBox), in two compiled halves.
 
     Args:
@@ -42,10 +62,7 @@ class BoxMatcher:
     """
 
     def __init__(self, exemplar: Runner, search: Runner) -> None:
-        self._exemplar, self._search = exemplar, search
-        self._levels = {"exemplar": _Levels(exemplar, "exemplar"), "search": _Levels(search, "search")}
-        self.exemplar_size = _side(exemplar, "exemplar")
-        self.search_size = _side(search, "search")
+        super().__init__(exemplar, search)
         cells = int(search.outputs["scores"].shape[1] or 0)
         line = (np.arange(cells, dtype=np.float32) + 0.5) * (self.search_size / cells)
         self._stride = self.search_size // cells
@@ -67,13 +84,8 @@ class BoxMatcher:
         boxes = np.concatenate([self._centers - ltrb[:, :2], self._centers + ltrb[:, 2:]], axis=1)
         return found["scores"].reshape(-1), boxes
 
-    def close(self) -> None:
-        """Give the runners' memory back."""
-        self._exemplar.close()
-        self._search.close()
 
-
-class CorrelationMatcher:
+class CorrelationMatcher(_Halves):
     """A network that answers with responses (SiamFC), in two compiled halves.
 
     Args:
@@ -83,10 +95,7 @@ class CorrelationMatcher:
     """
 
     def __init__(self, exemplar: Runner, search: Runner, *, stride: int = 8) -> None:
-        self._exemplar, self._search = exemplar, search
-        self._levels = {"exemplar": _Levels(exemplar, "exemplar"), "search": _Levels(search, "search")}
-        self.exemplar_size = _side(exemplar, "exemplar")
-        self.search_size = _side(search, "search")
+        super().__init__(exemplar, search)
         self.stride = stride
 
     def encode(self, exemplar: Image) -> Array:
@@ -102,11 +111,6 @@ class CorrelationMatcher:
             for search in searches
         ]
         return np.stack(found)
-
-    def close(self) -> None:
-        """Give the runners' memory back."""
-        self._exemplar.close()
-        self._search.close()
 
 
 class _Levels:
