@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from tests.export.plain import picture, served
+from tests.export.rcnn_weights import spread
 from tests.export.test_export_ssd import assert_same, batched, expected, worst
 from visionkit import nets
 from visionkit.errors import ModelError
 from visionkit.export import export_model, plan_rcnn
 from visionkit.export.input_graph import DetectGraph
 from visionkit.export.plan import ExportOptions, make_plan
-from visionkit.nets.blocks import layer_name
 from visionkit.runtime.quiet import import_keras
 from visionkit.tasks import load_detector
 from visionkit.weights import Card, load_card
@@ -28,14 +28,6 @@ SIZE_HW = (96, 128)
 IMAGES = [picture(150, 200), picture(140, 90, 1), picture(*SIZE_HW, 2)]
 FORMATS = {"savedmodel": "net", "litert": "net.tflite"}
 LABELS = ("car", "bus", "dog")
-# layers with weights, the layer where their answer is read, and how far it is to spread
-SPREAD = (
-    ("rpn.head.cls_logits", "rpn_objectness_0", 1.0),
-    ("rpn.head.bbox_pred", "rpn_deltas_0", 0.15),
-    ("roi_heads.box_predictor.cls_score", "", 1.0),
-    ("roi_heads.box_predictor.bbox_pred", "", 0.5),
-    ("roi_heads.mask_predictor.mask_fcn_logits", "", 0.3),
-)
 # anchors as small as the images: those of 512 pixels would enlarge a network's noise too
 RULE = {"pre_nms": 60, "post_nms": 40, "max_det": 20, "anchor_sizes": [[16.0, 32.0, 64.0]] * 3}
 MASK_RULE = {**RULE, "post_nms": 20, "max_det": 10, "anchor_sizes": [[8.0], [16.0], [32.0], [48.0], [64.0]]}
@@ -47,7 +39,7 @@ def write_rcnn_card(folder: Path, network: str, rule: dict[str, Any]) -> Path:
     keras.utils.set_random_seed(5)
     args = {"size_hw": list(SIZE_HW), "rule": rule}
     model = getattr(nets, network)(classes=len(LABELS) + 1, size_hw=SIZE_HW, rule=rule)
-    spread(keras, model)
+    spread(model, (np.stack([IMAGES[2], picture(*SIZE_HW, 7)]).astype(np.float32) - 120) / 60)
     folder.mkdir(parents=True)
     model.save_weights(folder / "w.weights.h5")
     digest = hashlib.sha256((folder / "w.weights.h5").read_bytes()).hexdigest()
@@ -59,23 +51,6 @@ def write_rcnn_card(folder: Path, network: str, rule: dict[str, Any]) -> Path:
     lines += ["[[weights]]", 'file = "w.weights.h5"', f'sha256 = "{digest}"', 'format = "visionkit"']
     (folder / "card.toml").write_text("\n".join(lines) + "\n")
     return folder
-
-
-def spread(keras, model) -> None:
-    """Give a fresh network, whose answers are all alike, such as differ from place to place."""
-    image = (np.stack([IMAGES[2], picture(*SIZE_HW, 7)]).astype(np.float32) - 120) / 60
-    inputs = [image, np.array([SIZE_HW] * 2, np.float32)]
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0  # statistics become those of the next call
-    model(inputs, training=True)
-    for name, read, wanted in SPREAD:
-        found = [layer for layer in model.layers if layer.name == layer_name(name)]
-        for layer in found:
-            out = model.get_layer(read).output if read else layer.output
-            values = np.asarray(keras.Model(model.inputs, out)(inputs, training=False))
-            kernel, *rest = layer.get_weights()
-            layer.set_weights([kernel * wanted / values.std(), *rest])
 
 
 @pytest.fixture(scope="module")
