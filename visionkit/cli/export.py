@@ -105,6 +105,8 @@ def _lines(artifact: Artifact) -> list[str]:
         found = ", ".join(f"{output if name else 'output'} within {apart:.1g}" for output, apart in outputs.items())
         lines.append(f"checked {name or 'network'}: {found} of Keras")
     lines.append(f"by {made['runtime']} alone, on {_count(artifact)}")
+    if "size" in made:
+        lines.append(f"note: {made['size']}")
     if foreign := made.get("select_tf_ops"):
         told = ", ".join(foreign)
         lines.append(f"not run as it is: {told} need an interpreter with TensorFlow's kernels; its graph was, before")

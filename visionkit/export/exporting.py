@@ -14,6 +14,7 @@ import numpy.typing as npt
 from visionkit.errors import ModelError, UsageError
 from visionkit.export.destination import check_target, destination
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
+from visionkit.export.size_check import check_size
 from visionkit.io.files import check_not_input
 from visionkit.weights import card_names, load_card
 from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
@@ -76,7 +77,7 @@ def export_model(
         notice, progress: of a download, where the weights are not on this machine.
 
     Raises:
-        UsageError: `format-unknown`, `format-missing`, `name-unfit`, `option-unfit`.
+        UsageError: `format-unknown`, `format-missing`, `name-unfit`, `option-unfit`, `size-too-small`.
         OutputError: `exists`, `output-unwritable`, `disk-full`.
         ModelError: `export-backend`, `export-untraceable`, `export-builtins`, `export-differs`, or the card's weights
             are missing or do not fit.
@@ -91,6 +92,8 @@ def export_model(
     check_backend(format)
     options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress)
     plan = make_plan(card, options)
+    if size_hw is not None and (told := check_size(plan, card, size_hw)):
+        plan.notes = {**plan.notes, "size": told}
     return _Export(plan, options, chosen, card, allow_select_tf_ops).run(target, probes, overwrite)
 
 

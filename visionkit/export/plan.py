@@ -85,6 +85,7 @@ class ExportPlan:
             not name is tried on noise.
         compare: (served, expected, output, tolerance) to the difference found, 0 for equal, where the largest absolute
             difference is not what counts (labels of nearly equal scores); None for those.
+        finest: stride of the finest of several maps that results are read from; None where there is one.
         notes: what else the description says in `made`, ready for JSON.
     """
 
@@ -102,6 +103,7 @@ class ExportPlan:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     raw_inputs: Callable[[Image], Mapping[str, Mapping[str, Array]]] | None = None
     compare: Callable[[Mapping[str, Array], Mapping[str, Array], str, float], float | None] | None = None
+    finest: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property

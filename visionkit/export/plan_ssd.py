@@ -65,6 +65,7 @@ class _Story:
             tolerances=dict.fromkeys(("boxes", "xyxy", "scores", "classes", "num_detections"), 1e-4),
             raw_inputs=raw_inputs,
             compare=compare_boxes(conf=self.parts.conf, iou=self.iou),
+            finest=self.rule.first_stride,
         )
 
     @property
