@@ -42,6 +42,13 @@ def exported(card: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def served(card: Path) -> Path:
+    path = card.parent / "served"
+    export_model(card, path, format="savedmodel")
+    return path
+
+
+@pytest.fixture(scope="module")
 def bent(exported: Path) -> Path:
     """The same with one layer's kernel another, and a description that hides it: probes of before, a new sha256."""
     path = exported.with_name("bent.tflite")
@@ -102,10 +109,11 @@ def test_an_artifact_answers_as_when_it_was_made(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["savedmodel", "keras", "onnx"])
-def test_every_format_is_asked_in_its_own_runtime(card: Path, tmp_path: Path, kind: str) -> None:
-    suffix = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx"}[kind]
-    export_model(card, tmp_path / f"m{suffix}", format=kind)
-    rows = check_probes(read_described(tmp_path / f"m{suffix}"))
+def test_every_format_is_asked_in_its_own_runtime(card: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue("served") if kind == "savedmodel" else card.parent / f"m.{kind}"
+    if kind != "savedmodel":
+        export_model(card, path, format=kind)
+    rows = check_probes(read_described(path))
     assert rows
     assert all(row.ok for row in rows)
 
@@ -166,12 +174,11 @@ def test_what_cannot_be_verified_is_told(exported: Path, tmp_path: Path) -> None
     assert "error[hash-mismatch]" in run(cut).stderr
 
 
-def test_a_saved_model_wants_trust(card: Path, tmp_path: Path) -> None:
-    export_model(card, tmp_path / "served", format="savedmodel")
-    refused = run(tmp_path / "served")
+def test_a_saved_model_wants_trust(served: Path) -> None:
+    refused = run(served)
     assert refused.exit_code == 5
     assert "error[model-unsafe]" in refused.stderr
-    assert run(tmp_path / "served", "--trust-model").exit_code == 0
+    assert run(served, "--trust-model").exit_code == 0
 
 
 def test_a_rendered_probe_has_edges_and_noise_and_weighs_little() -> None:

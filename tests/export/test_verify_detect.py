@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,21 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_detect_card(tmp_path_factory.mktemp("cards") / "tiny", size_hw=(96, 128))
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("litert", ".tflite"), ("keras", ".keras"), ("onnx", ".onnx")])
-def test_a_detector_answers_its_probes(card: Path, tmp_path: Path, kind: str, suffix: str) -> None:
-    path = tmp_path / f"net{suffix}"
-    export_model(card, path, format=kind)
+@pytest.fixture(scope="module")
+def made(card: Path) -> Callable[[str], Path]:
+    """It in a format, written when it is first asked for."""
+
+    def export(kind: str) -> Path:
+        path = card.parent / f"net.{'tflite' if kind == 'litert' else kind}"
+        export_model(card, path, format=kind)
+        return path
+
+    return functools.cache(export)
+
+
+@pytest.mark.parametrize("kind", ["litert", "keras", "onnx"])
+def test_a_detector_answers_its_probes(made: Callable[[str], Path], kind: str) -> None:
+    path = made(kind)
     rows = check_probes(read_described(path))
     assert [row for row in rows if not row.ok] == []
     assert dict(read_described(path).card.options) == {"conf": 0.25, "max_det": 300}  # the task's, as the card has none
@@ -28,8 +41,6 @@ def test_a_detector_answers_its_probes(card: Path, tmp_path: Path, kind: str, su
     assert {row.output for row in rows} >= ({"0", "1"} if kind == "keras" else named)
 
 
-def test_a_model_of_another_task_is_refused(card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "net.tflite"
-    export_model(card, path, format="litert")
-    assert shell(["verify", str(path), "--against", "sign_digits"]) == 2
+def test_a_model_of_another_task_is_refused(made: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell(["verify", str(made("litert")), "--against", "sign_digits"]) == 2
     assert "error[against-unfit]" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 from visionkit.errors import ModelError
 from visionkit.runtime.base import Signature, TensorSpec
 from visionkit.runtime.quiet import import_tensorflow, quiet
-from visionkit.runtime.tensorflow_runtime import graph_function, tensor_specs
+from visionkit.runtime.tensorflow_runtime import graph_function, tensor_specs, traced_function
 
 __all__ = [
     "NamedCall",
@@ -56,7 +56,7 @@ class NamedCall:
             return {name: tf.identity(tensor) for name, tensor in self.call(**tensors).items()}
 
         specs = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in self.inputs}
-        return tf.function(serve).get_concrete_function(**specs)
+        return traced_function(serve, **specs)
 
     def with_batch(self, batch: int) -> NamedCall:
         """The same of a fixed number, where that is open."""
@@ -211,14 +211,14 @@ def freeze(call: Callable[[list[Any]], Sequence[Any]], signature: Signature, *, 
     The graph's placeholders are `input_0` …, its results `output_0` …; shapes are static. With `lower`, loops become
     TensorFlow 1's switches and merges, which tf2onnx cannot read.
     """
-    tf = import_tensorflow()
+    import_tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     def serve(**inputs: Any) -> list[Any]:
         return list(call([inputs[key] for key in signature.input_keys]))
 
     with quiet():
-        concrete = tf.function(serve).get_concrete_function(**tensor_specs(signature))
+        concrete = traced_function(serve, **tensor_specs(signature))
         frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=lower)
         graph = frozen.graph.as_graph_def()
         for key, tensor in zip(signature.output_keys, frozen.outputs, strict=True):
@@ -264,7 +264,7 @@ def convert_call(
         with quiet(), tempfile.TemporaryDirectory(prefix="visionkit-") as folder:
             module = tf.Module()
             module.kept = list(variables)
-            module.serve = tf.function(serve).get_concrete_function(**tensor_specs(signature))
+            module.serve = traced_function(serve, **tensor_specs(signature))
             tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
             return converted(tf.lite.TFLiteConverter.from_saved_model(folder), precision)
     except Exception as error:  # converters raise whatever they like

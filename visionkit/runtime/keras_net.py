@@ -120,9 +120,11 @@ def tensorflow_call(model: keras.Model, signature: Signature) -> Callable[[list[
     """A `tf.function` for one signature; XLA on a GPU only (on a CPU depthwise convolutions get ten times slower)."""
     import tensorflow as tf
 
+    from visionkit.runtime.tensorflow_runtime import traced_function
+
     call = ordered_call(model)
     specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in signature.inputs]
-    function = tf.function(lambda *tensors: call(list(tensors)), jit_compile=has_gpu()).get_concrete_function(*specs)
+    function = traced_function(lambda *tensors: call(list(tensors)), *specs, jit_compile=has_gpu())
 
     def run(feed: list[Array]) -> Sequence[Array]:
         return [tensor.numpy() for tensor in function(*[tf.constant(array) for array in feed])]

@@ -12,7 +12,7 @@ from typing import Any
 from visionkit.runtime.base import Array, Runner, Signature
 from visionkit.runtime.quiet import import_tensorflow, quiet
 
-__all__ = ["graph_function", "open_savedmodel"]
+__all__ = ["graph_function", "open_savedmodel", "tensor_specs", "traced_function"]
 
 
 def open_savedmodel(content: bytes, signature: Signature, *, threads: int, precision: str = "float32") -> Runner:
@@ -54,7 +54,20 @@ def graph_function(content: bytes, signature: Signature) -> Any:
         results = tf.graph_util.import_graph_def(graph, input_map=tensors, return_elements=names, name="")
         return dict(zip(signature.output_keys, results, strict=True))
 
-    return tf.function(call).get_concrete_function(**tensor_specs(signature))
+    return traced_function(call, **tensor_specs(signature))
+
+
+def traced_function(call: Any, *specs: Any, jit_compile: bool | None = None, **named: Any) -> Any:
+    """`call` as a concrete function of tensors of these specifications.
+
+    AutoGraph, which rewrites Python's own conditions on tensors, takes a quarter of an export's time: it has its turn
+    only where a layer has such conditions.
+    """
+    tf = import_tensorflow()
+    try:
+        return tf.function(call, jit_compile=jit_compile, autograph=False).get_concrete_function(*specs, **named)
+    except tf.errors.OperatorNotAllowedInGraphError:
+        return tf.function(call, jit_compile=jit_compile).get_concrete_function(*specs, **named)
 
 
 def tensor_specs(signature: Signature) -> dict[str, Any]:
