@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.export.rcnn_weights import spread
+from tests.export.detector_weights import spread, spread_levels
 from tests.export.unsaturated import pictures
 from visionkit.errors import ModelError
 from visionkit.export import export_model
@@ -55,10 +55,17 @@ def at_random(model: keras.Model, *_: Any, **__: Any) -> None:
     """A network with random weights whose answers are neither all the same nor explode."""
     quieten_residuals(model)
     if two_stages(model.name):
-        height, width, _ = model.inputs[0].shape[1:]
-        spread(model, (np.stack(pictures([(height, width)] * 3)).astype(np.float32) - 120) / 60)
-    else:
-        normalise(model)
+        spread(model, seen_by(model, 3))
+        return
+    normalise(model)
+    if isinstance(model.output, dict) and "box_deltas" in model.output:
+        spread_levels(model, seen_by(model, 3))
+
+
+def seen_by(model: keras.Model, count: int) -> np.ndarray:
+    """Pictures float32 (count, H, W, C) of the network's size, from -2 to 2."""
+    height, width, channels = model.inputs[0].shape[1:]
+    return (np.stack(pictures([(height, width)] * count))[..., :channels] / np.float32(64) - 2).astype(np.float32)
 
 
 def two_stages(network: str) -> bool:
@@ -73,11 +80,10 @@ def normalise(model: keras.Model) -> None:
     normal = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if len(model.inputs) != 1 or None in model.inputs[0].shape[1:] or not normal:
         return
-    height, width, channels = model.inputs[0].shape[1:]
-    seen = np.stack(pictures([(height, width)] * 5))[..., :channels] / np.float32(64) - 2
+    seen = seen_by(model, 5)
     for layer in normal:
         layer.momentum = 0.0
-    model(seen.astype(np.float32), training=True)
+    model(seen, training=True)
     for layer in normal:
         variance = np.asarray(layer.moving_variance)
         layer.moving_variance.assign(np.maximum(variance, max(1e-2, float(np.median(variance)) / 10)))
@@ -85,7 +91,7 @@ def normalise(model: keras.Model) -> None:
     named = [layer for layer in answers if layer.name == "logits"]
     for layer in named or answers[-1:] * (not isinstance(model.output, dict)):
         # deep networks at random enlarge each pixel: answers a quarter apart
-        apart = float(np.std(np.asarray(model(seen.astype(np.float32), training=False)), axis=0).mean())
+        apart = float(np.std(np.asarray(model(seen, training=False)), axis=0).mean())
         layer.kernel.assign(layer.kernel / (4 * max(apart, 1e-6)))
 
 

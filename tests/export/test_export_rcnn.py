@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.export.detector_weights import spread
 from tests.export.plain import picture, served
-from tests.export.rcnn_weights import spread
 from tests.export.test_export_ssd import assert_same, batched, expected, worst
 from visionkit import nets
 from visionkit.errors import ModelError

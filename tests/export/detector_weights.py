@@ -1,4 +1,4 @@
-"""Two-stage detectors at random whose answers differ from place to place, as those of a trained one do."""
+"""Detectors at random whose answers differ from place to place, as those of a trained one do."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ SPREAD = (
     ("roi_heads.mask_predictor.mask_fcn_logits", "", 0.3),
 )
 
+# of a detector of one stage, parts of the names of its last layers
+LAST = (("classification_head", 3.0), ("regression_head", 0.3))
+
 
 def spread(model: keras.Model, images: np.ndarray) -> None:
-    """Give a fresh network, whose answers are all alike, statistics of what it sees, and answers that differ.
+    """Give a fresh network of two stages, whose answers are all alike, statistics of images, and answers that differ.
 
     Args:
         images: float32 (B, H, W, 3), of the network's size and range.
@@ -35,3 +38,12 @@ def spread(model: keras.Model, images: np.ndarray) -> None:
             values = np.asarray(keras.Model(model.inputs, out)(inputs, training=False))
             kernel, *rest = layer.get_weights()
             layer.set_weights([kernel * wanted / values.std(), *rest])
+
+
+def spread_levels(model: keras.Model, images: np.ndarray) -> None:
+    """The same for one stage, of which each level answers by layers of its own; its statistics stay."""
+    for head, wanted in LAST:
+        found = [layer for layer in model.layers if head in layer.name and getattr(layer, "use_bias", False)]
+        outputs = keras.Model(model.input, [layer.output for layer in found])(images, training=False)
+        for layer, values in zip(found, outputs, strict=True):
+            layer.kernel.assign(layer.kernel * wanted / np.std(np.asarray(values)))
