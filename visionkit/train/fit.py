@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,13 +15,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.errors import ModelError, UsageError
-from visionkit.io import write_json
+from visionkit.errors import ModelError
 from visionkit.runtime.keras_net import has_gpu
+from visionkit.train.checkpoints import FitResult, resume, save, save_whole
 
-__all__ = ["ClassGoal", "FitOptions", "FitResult", "Goal", "fit", "read_state"]
+__all__ = ["ClassGoal", "FitOptions", "FitResult", "Goal", "fit"]
 
-STATE = "state.json"
 BEST = "best.weights.h5"
 Logits = npt.NDArray[np.float32]
 Predict = Callable[[npt.NDArray[np.float32]], Any]
@@ -91,25 +89,6 @@ class FitOptions:
     average: float = 0.0
 
 
-@dataclass
-class FitResult:
-    """Where a training stands: a row of numbers an epoch, the best of them, and why it ended.
-
-    `ended` is `complete`, `patience`, or `interrupted` (it goes on when called again).
-    """
-
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "right": 0.0, "seconds": 0.0})
-    ended: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training and validation, of all runs together."""
-        return float(sum(row["seconds"] for row in self.history)) + self.sums["seconds"]
-
-
 class ClassGoal:
     """One class an image: smoothed cross-entropy; the best epoch has the highest accuracy, then the lower loss."""
 
@@ -166,7 +145,7 @@ def fit(
     goal = held if not isinstance(held, Held) else ClassGoal(held, options.smoothing)
     trainer = _compiled(network, goal, options, batches.steps_per_epoch)
     out.mkdir(parents=True, exist_ok=True)
-    state = _resume(trainer, out, told)
+    state = resume(trainer, out, told)
     last = options.epochs * batches.steps_per_epoch
     stream = batches.stream(state.step)
     try:
@@ -174,11 +153,11 @@ def fit(
             _step(trainer, network, stream, state, options.seed)
             if state.step % batches.steps_per_epoch == 0:
                 row = _close_epoch(trainer, network, goal, state, out, batches.steps_per_epoch)
-                _save(trainer, state, out, told)
+                save(trainer, state, out, told)
                 if report:
                     report(row)
             if should_stop() and not _finished(state, options, last):
-                _save(trainer, state, out, told)
+                save(trainer, state, out, told)
                 state.ended = "interrupted"
                 return state
     finally:
@@ -295,7 +274,7 @@ def _close_epoch(
         state.sums = {"loss": 0.0, "right": 0.0, "seconds": 0.0}
         if state.best is None or goal.rank(row) > goal.rank(state.best):
             state.best = row
-            _save_whole(network, out / BEST)
+            save_whole(network, out / BEST)
     return row
 
 
@@ -313,72 +292,3 @@ def _averaged(trainer: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, now, strict=True):
             variable.assign(value)
-
-
-def _save(trainer: keras.Model, state: FitResult, out: Path, told: dict[str, Any]) -> None:
-    """Writes a checkpoint, then the state that names it, then removes the older ones: at no moment is there none."""
-    name = f"step-{state.step:08d}.weights.h5"
-    _save_whole(trainer, out / name)
-    table = {"checkpoint": name, "settings": told, **{key: getattr(state, key) for key in _KEPT}}
-    write_json(out / STATE, table)
-    for old in out.glob("step-*.weights.h5"):
-        if old.name != name:
-            old.unlink()
-
-
-_KEPT = ("step", "history", "best", "sums")
-
-
-def _save_whole(model: keras.Model, path: Path) -> None:
-    part = path.with_name(f".next-{path.name}")
-    model.save_weights(part)
-    part.replace(path)
-
-
-def read_state(out: Path) -> dict[str, Any] | None:
-    """What `state.json` of a training folder says; None where there is none.
-
-    Raises:
-        UsageError: `training-unreadable`; it is not the state of a training.
-    """
-    path = out / STATE
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        if not {"checkpoint", "settings", *_KEPT} <= set(table):
-            raise ValueError("keys are missing")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(
-            "training-unreadable", f"{path} is not the state of a training ({error}). Choose another --out."
-        ) from error
-    return dict(table)
-
-
-def _resume(trainer: keras.Model, out: Path, told: dict[str, Any]) -> FitResult:
-    """The state in `out`, its checkpoint loaded into the trainer; a new one where there is none."""
-    table = read_state(out)
-    if table is None:
-        return FitResult()
-    then = table["settings"]
-    now = json.loads(json.dumps(told))
-    then.setdefault("average", 0.0)  # trainings of before there was one
-    differing = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    if differing:
-        told_apart = ", ".join(f"{key} {_short(then.get(key))} then, {_short(now.get(key))} now" for key in differing)
-        raise UsageError(
-            "training-differs",
-            f"{out} holds a training with other settings: {told_apart}. Give the same ones to go on, or another --out.",
-        )
-    trainer.optimizer.build(trainer.trainable_variables)
-    try:
-        trainer.load_weights(out / table["checkpoint"])
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError("model-unfit", f"{out / table['checkpoint']} is no checkpoint of this: {reason}") from error
-    return FitResult(**{key: table[key] for key in _KEPT})
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:39] + "…"
