@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from visionkit.cli import train_options as option
 from visionkit.cli.text import examples
-from visionkit.cli.train_options import SizeType, count_option
 from visionkit.cli.train_running import made_folder, tell
 from visionkit.errors import InputError, OutputError, UsageError
 
@@ -49,9 +49,11 @@ class ObjectsType(click.ParamType):
 @click.option(
     "--out", required=True, metavar="DIR", help="Folder to write train/ and val/ into; must not hold them yet."
 )
-@count_option("--count", 2000, "Pictures to learn from.")
-@count_option("--val-count", 200, "Pictures to choose on.")
-@click.option("--imgsz", "size_hw", type=SizeType(), default=(240, 320), show_default="240,320", help="Their size.")
+@option.count("--count", 2000, "Pictures to learn from.")
+@option.count("--val-count", 200, "Pictures to choose on.")
+@click.option(
+    "--imgsz", "size_hw", type=option.SizeType(), default=(240, 320), show_default="240,320", help="Their size."
+)
 @click.option(
     "--skin", metavar="NAME", help="The class that is bare skin: rendered heads with its skin are added to it."
 )
@@ -85,7 +87,8 @@ def composites(objects: tuple[tuple[str, Path], ...], backgrounds: tuple[str, ..
     folder = made_folder(out)
     if any((folder / part).exists() for part in ("train", "val")):
         raise OutputError("output-exists", f"{folder} holds train/ or val/ already. Choose another --out.")
-    from visionkit.train.composites import read_backgrounds, read_cutouts, write_composites
+    from visionkit.train.composite_material import read_backgrounds, read_cutouts
+    from visionkit.train.composites import write_composites
 
     kinds = [read_cutouts(name, photos) for name, photos in objects]
     for kind in kinds:
