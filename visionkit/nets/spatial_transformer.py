@@ -58,7 +58,7 @@ def st_fcn(
         ValueError: an argument out of its range, or an open size.
     """
     image = image_input("st_fcn", size_hw, minimum=20, channels=channels, fixed=True)
-    seen = _looks(image, image, transform, transformers, localisation, control=control, border=border)
+    seen = _looks(image, transform, transformers, localisation, control=control, border=border)
     x = _joined([layers.Flatten(name=f"flatten{mark}")(view) for mark, view in seen.items()], "flat")
     for k, count in enumerate(units, 1):
         x = _dense(x, count, f"fc{k}")
@@ -94,7 +94,7 @@ def st_cnn(
         ValueError: an argument out of its range, or an open size.
     """
     image = image_input("st_cnn", size_hw, minimum=20, channels=channels, fixed=True)
-    seen = _looks(image, image, transform, transformers, localisation, control=control, border=border)
+    seen = _looks(image, transform, transformers, localisation, control=control, border=border)
     found = []
     for mark, view in seen.items():
         x = view
@@ -102,11 +102,8 @@ def st_cnn(
             x = layers.Conv2D(count, 5, padding="same", activation="relu", name=f"conv{k}{mark}")(x)
             x = layers.MaxPooling2D(2, name=f"pool{k}{mark}")(x)
             if inside and k == 1 and transform != NONE:
-                theta = _theta(_vector(x, (32, 32), f"inside{mark}"), transform, control, f"theta_inside{mark}")
-                warp = SpatialTransformer(
-                    tuple(x.shape[1:3]), transform, control=control, border=border, name=f"straight_inside{mark}"
-                )
-                x = warp([x, theta])
+                features = _vector(x, (32, 32), f"inside{mark}")
+                x = _straight(x, features, transform, f"_inside{mark}", control=control, border=border)
         found.append(layers.Flatten(name=f"flatten{mark}")(x))
     x = _dense(_joined(found, "features"), units, "fc")
     return keras.Model(image, classifier_head(x, classes), name="st_cnn")
@@ -208,17 +205,18 @@ def with_transformer(
     small = image
     if localise_hw is not None:
         small = layers.Resizing(*pair(localise_hw, "localise_hw", least=8), name="localise_size")(image)
-    theta = _theta(_localise(small, localisation, localise_width), transform, control, "theta", rate)
-    warp = SpatialTransformer(
-        (height, across),
+    view = _straight(
+        image,
+        _localise(small, localisation, localise_width),
         transform,
-        align_corners=align_corners,
-        border=border,
-        antialias=antialias,
+        size_hw=(height, across),
+        rate=rate,
         control=control,
-        name="straight",
+        border=border,
+        align_corners=align_corners,
+        antialias=antialias,
     )
-    outputs = _applied(classifier, warp([image, theta]))
+    outputs = _applied(classifier, view)
     return keras.Model(image, outputs, name=f"stn_{classifier.name}")
 
 
@@ -228,37 +226,42 @@ def _applied(model: keras.Model, x: Any) -> Any:
     return functional(model)._run_through_graph([x], operation_fn=lambda operation: operation)
 
 
-def _looks(
-    image: Any, source: Any, transform: str, count: int, localisation: str, *, control: Size, border: str
-) -> dict[str, Any]:
+def _looks(image: Any, transform: str, count: int, localisation: str, *, control: Size, border: str) -> dict[str, Any]:
     """What each of `count` transformers in parallel gives, by the mark that its layers' names end with."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"`transformers` must be a positive integer. Received: transformers={count!r}.")
-    marks = ["", *(f"_{k}" for k in range(2, count + 1))]
     if transform == NONE:
-        return {"": source}
-    features, seen = _localise(image, localisation, 16), {}
-    for mark in marks:
-        theta = _theta(features, transform, control, f"theta{mark}")
-        warp = SpatialTransformer(
-            tuple(source.shape[1:3]), transform, control=control, border=border, name=f"straight{mark}"
-        )
-        seen[mark] = warp([source, theta])
-    return seen
+        return {"": image}
+    features, marks = _localise(image, localisation, 16), ["", *(f"_{k}" for k in range(2, count + 1))]
+    return {mark: _straight(image, features, transform, mark, control=control, border=border) for mark in marks}
 
 
-def _theta(features: Any, transform: str, control: Size, name: str, rate: float = RATE) -> Any:
-    """Theta (B, n) of the features (B, D), at first the identity."""
+def _straight(
+    image: Any,
+    features: Any,
+    transform: str,
+    mark: str = "",
+    *,
+    control: Size,
+    size_hw: Size | None = None,
+    rate: float = RATE,
+    **sampling: Any,
+) -> Any:
+    """What a transformer makes of `image` (B, H, W, C) by a theta of the features (B, D), at first the identity."""
     if transform not in TRANSFORMS:
         known = ", ".join((*TRANSFORMS, NONE))
         raise ValueError(f"`transform` must be one of {known}. Received: transform={transform!r}.")
-    head = layers.Dense(
+    theta = layers.Dense(
         theta_size(transform, control),
         kernel_initializer="zeros",
         bias_initializer=IdentityTheta(transform, control),
-        name=name,
+        name=f"theta{mark}",
     )
-    return head(layers.Rescaling(rate, name=f"{name}.rate")(features))
+    slow = layers.Rescaling(rate, name=f"theta{mark}.rate")(features)
+    warp = SpatialTransformer(
+        size_hw or tuple(image.shape[1:3]), transform, control=control, name=f"straight{mark}", **sampling
+    )
+    return warp([image, theta(slow)])
 
 
 def _localise(image: Any, kind: str, width: int) -> Any:
