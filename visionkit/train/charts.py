@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["curves", "matrix"]
+__all__ = ["curves", "learning", "matrix"]
 
 COLOURS = ("#1769aa", "#d1495b", "#2a9d5c", "#8a5fbf")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 230, 62, 30, 26
@@ -53,6 +54,33 @@ def curves(
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>')
         names.append(f'<tspan dx="{14 * (number > 0)}" style="fill:{colour}">{escape(name)}</tspan>')
     return "".join([*parts, f'<text x="{LEFT}" y="14">', *names, "</text></svg>"])
+
+
+def learning(history: Sequence[Mapping[str, Any]], best: int, shares: Mapping[str, Mapping[str, str]]) -> str:
+    """Charts of a training by epoch: of fractions, of the loss and of the learning rate.
+
+    Args:
+        history: rows of the loop, one an epoch; `best` is the epoch to mark.
+        shares: of each chart of fractions its lines' names, and the columns of the history that they show.
+    """
+
+    def columns(lines: Mapping[str, str]) -> dict[str, list[float]]:
+        return {name: [float(row[key]) for row in history] for name, key in lines.items()}
+
+    loss = columns({"training loss": "loss", "validation": "val_loss"})
+    return "".join(
+        [
+            *(curves(f"{title} by epoch", columns(lines), mark=best, top=1.0) for title, lines in shares.items()),
+            curves("loss by epoch", loss, mark=best, top=_calm(loss)),
+            curves("learning rate by epoch", columns({"learning rate": "learning_rate"})),
+        ]
+    )
+
+
+def _calm(series: Mapping[str, Sequence[float]]) -> float:
+    """The upper end of a loss axis that one wild epoch does not flatten."""
+    values = np.array([value for line in series.values() for value in line])
+    return float(min(values.max(), 3 * np.quantile(values, 0.9))) * 1.05 or 1.0
 
 
 def _number(value: float, span: float) -> str:

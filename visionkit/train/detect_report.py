@@ -18,9 +18,9 @@ from visionkit.geometry.average_precision import (
 )
 from visionkit.io import safe_text
 from visionkit.structures import Detections
-from visionkit.train.charts import curves
+from visionkit.train.charts import curves, learning
 from visionkit.train.detection_folders import DetectionSample
-from visionkit.train.page import calm, data_uri, page, percent, settings, table, text
+from visionkit.train.page import data_uri, page, percent, settings, table, text
 
 __all__ = [
     "DetectReport",
@@ -37,6 +37,7 @@ __all__ = [
 LONGEST = 480  # pixels of a picture's longer side
 CHARTS = 12  # classes with a chart of their own
 POINTS = 101
+MAP = {"mAP50": {"validation mAP50": "val_map50"}}
 SURE = 0.25  # confidence from which a picture shows an answer
 FOUND, FALSE, MISSED = (60, 160, 40), (50, 60, 220), (230, 150, 20)  # BGR
 Image = npt.NDArray[np.uint8]
@@ -83,7 +84,7 @@ def render_detect_report(report: DetectReport) -> str:
             f"{len(report.history)}, loss {row['val_loss']:.3f}.</p>"
             "<p>The epoch was chosen on these images, so the number is a little too good; images that training never "
             "saw tell more: <code>visionkit eval detect --part test</code>.</p>",
-            f'<h2>Learning</h2><div class="charts">{_learning(report)}</div>',
+            f'<h2>Learning</h2><div class="charts">{learning(report.history, report.best, MAP)}</div>',
             f"<h2>Precision over recall</h2>{precision_charts(report.curves, report.labels)}",
             f"<h2>Each class</h2>{class_table(report.curves, report.labels)}",
             pictures_html(report.pictures),
@@ -97,18 +98,6 @@ def mean_ap(class_curves: Sequence[PrecisionRecall]) -> float:
     found = [average_precision(curve) for curve in class_curves]
     there = [value for value in found if not np.isnan(value)]
     return float(np.mean(there)) if there else float("nan")
-
-
-def _learning(report: DetectReport) -> str:
-    def column(key: str) -> list[float]:
-        return [float(row[key]) for row in report.history]
-
-    loss = {"training loss": column("loss"), "validation": column("val_loss")}
-    return (
-        curves("mAP50 by epoch", {"validation mAP50": column("val_map50")}, mark=report.best, top=1.0)
-        + curves("loss by epoch", loss, mark=report.best, top=calm(loss))
-        + curves("learning rate by epoch", {"learning rate": column("learning_rate")})
-    )
 
 
 def precision_charts(class_curves: Sequence[PrecisionRecall], labels: Sequence[str]) -> str:

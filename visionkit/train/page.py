@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from visionkit.io import safe_text
 
-__all__ = ["calm", "data_uri", "page", "percent", "settings", "table", "text"]
+__all__ = ["data_uri", "page", "percent", "settings", "table", "text"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
@@ -83,9 +83,3 @@ def settings(command: str, values: Mapping[str, object], notes: Sequence[str]) -
     listed = "".join(f"<li>{text(note)}</li>" for note in notes)
     found = f"<h2>Noticed about the data</h2><ul>{listed}</ul>" if notes else ""
     return f"<pre>{text(command, 4000)}</pre>{table(['setting', 'value'], rows, numbers=0)}{found}"
-
-
-def calm(series: Mapping[str, Sequence[float]]) -> float:
-    """The upper end of a loss axis that one wild epoch does not flatten."""
-    values = np.array([value for line in series.values() for value in line])
-    return float(min(values.max(), 3 * np.quantile(values, 0.9))) * 1.05 or 1.0

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from visionkit.io import safe_text
-from visionkit.train.charts import curves, matrix
-from visionkit.train.page import calm, data_uri, page, percent, settings, table, text
+from visionkit.train.charts import learning, matrix
+from visionkit.train.page import data_uri, page, percent, settings, table, text
 
 __all__ = ["Mistake", "TrainingReport", "render_report"]
 
+CHARTS = {"accuracy": {"training accuracy": "accuracy", "validation": "val_accuracy"}}
 MATRIX_CLASSES = 40  # beyond, the pairs most often confused are listed
 PAIRS, SIDE = 30, 112
 
@@ -58,7 +59,7 @@ def render_report(report: TrainingReport) -> str:
     """The report as HTML with inline pictures; every name in it is escaped."""
     sections = [
         _headline(report),
-        f'<h2>Learning</h2><div class="charts">{_curves(report)}</div>',
+        f'<h2>Learning</h2><div class="charts">{learning(report.history, report.best, CHARTS)}</div>',
         f"<h2>What was taken for what</h2><p>Rows are true classes, columns answers, of the validation images.</p>"
         f'<div class="wide">{_confusion(report)}</div>',
         f"<h2>Each class</h2>{_classes(report)}",
@@ -76,20 +77,6 @@ def _headline(report: TrainingReport) -> str:
         f"epoch {report.best} of {len(report.history)}, loss {row['val_loss']:.3f}.</p>"
         "<p>The epoch was chosen on these images, so the number is a little too good; images that training never saw "
         "tell more: <code>visionkit eval classify</code>.</p>"
-    )
-
-
-def _curves(report: TrainingReport) -> str:
-    def column(key: str) -> list[float]:
-        return [float(row[key]) for row in report.history]
-
-    accuracy = {"training accuracy": column("accuracy"), "validation": column("val_accuracy")}
-    loss = {"training loss": column("loss"), "validation": column("val_loss")}
-    rate = {"learning rate": column("learning_rate")}
-    return (
-        curves("accuracy by epoch", accuracy, mark=report.best, top=1.0)
-        + curves("loss by epoch", loss, mark=report.best, top=calm(loss))
-        + curves("learning rate by epoch", rate)
     )
 
 

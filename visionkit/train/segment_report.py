@@ -11,12 +11,16 @@ import numpy.typing as npt
 
 from visionkit.geometry.label_maps import class_iou, mean_of_there
 from visionkit.io import safe_text
-from visionkit.train.charts import curves, matrix
+from visionkit.train.charts import learning, matrix
 from visionkit.train.mask_folders import VOID
-from visionkit.train.page import calm, data_uri, page, percent, settings, table, text
+from visionkit.train.page import data_uri, page, percent, settings, table, text
 
 __all__ = ["Picture", "SegmentReport", "class_colours", "render_segment_report"]
 
+CHARTS = {
+    "mean IU": {"validation mean IU": "val_mean_iu"},
+    "accuracy": {"training accuracy": "accuracy", "validation": "val_accuracy"},
+}
 MATRIX_CLASSES = 40
 LONGEST = 320  # pixels of a picture's longer side
 
@@ -58,7 +62,7 @@ def render_segment_report(report: SegmentReport) -> str:
     """The report as HTML with inline pictures; every name in it is escaped."""
     sections = [
         _headline(report),
-        f'<h2>Learning</h2><div class="charts">{_curves(report)}</div>',
+        f'<h2>Learning</h2><div class="charts">{learning(report.history, report.best, CHARTS)}</div>',
         f"<h2>Each class</h2>{_classes(report)}",
         *report.extra,
         "<h2>Image, truth, answer</h2><p>The first are the worst of the validation images, the last the best.</p>"
@@ -95,20 +99,6 @@ def _headline(report: SegmentReport) -> str:
         f"epoch {report.best} of {len(report.history)}, loss {row['val_loss']:.3f}.</p>"
         "<p>The epoch was chosen on these images, so the numbers are a little too good; images that training never saw "
         "tell more: <code>visionkit eval segment</code>.</p>"
-    )
-
-
-def _curves(report: SegmentReport) -> str:
-    def column(key: str) -> list[float]:
-        return [float(row[key]) for row in report.history]
-
-    accuracy = {"training accuracy": column("accuracy"), "validation": column("val_accuracy")}
-    loss = {"training loss": column("loss"), "validation": column("val_loss")}
-    return (
-        curves("mean IU by epoch", {"validation mean IU": column("val_mean_iu")}, mark=report.best, top=1.0)
-        + curves("accuracy by epoch", accuracy, mark=report.best, top=1.0)
-        + curves("loss by epoch", loss, mark=report.best, top=calm(loss))
-        + curves("learning rate by epoch", {"learning rate": column("learning_rate")})
     )
 
 
