@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from visionkit.cli import train_options as option
 from visionkit.cli.text import examples
 from visionkit.cli.train_classify import classify
 from visionkit.cli.train_composites import composites
 from visionkit.cli.train_detect import detect
-from visionkit.cli.train_options import OUT, count_option
 from visionkit.cli.train_running import made_folder, tell
 from visionkit.cli.train_segment import segment
 from visionkit.cli.train_stn_table import stn_table
@@ -42,12 +42,12 @@ def command() -> None:
 @click.option(
     "--data", multiple=True, metavar="PATH", help="Unlabelled images and clips: a file or folder; repeatable."
 )
-@OUT
-@count_option("--steps", 6500, "Batches to learn from.")
-@count_option("--batch", 32, "Pairs in a batch.")
+@option.OUT
+@option.count("--steps", 6500, "Batches to learn from.")
+@option.count("--batch", 32, "Pairs in a batch.")
 @click.option("--learning-rate", type=float, default=1.5e-3, show_default=True, help="At its highest.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights, the scenes and the pairs.")
-@count_option("--workers", 1, "Processes that render pairs.")
+@option.count("--workers", 1, "Processes that render pairs.")
 def siamese(data: tuple[str, ...], out: str, **settings: Any) -> None:
     """Train the Siamese tracker on rendered scenes, and on unlabelled images and clips where there are any.
 

@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli import train_options as option
 from visionkit.cli.text import examples
-from visionkit.cli.train_options import (
-    ARGUMENTS,
-    OUT,
-    PATIENCE,
-    SEED,
-    SizeType,
-    augment_option,
-    count_option,
-    fit_options,
-    rate_option,
-    val_option,
-)
 from visionkit.cli.train_running import made_folder, run_training
 from visionkit.errors import InputError, UsageError
 
@@ -40,25 +29,25 @@ EPOCH = "loss {loss:.4f}  accuracy {accuracy:.3f}  val loss {val_loss:.4f}  val 
     )
 )
 @click.option("--data", required=True, metavar="DIR", help="One folder of images a class; or train/, val/ of such.")
-@OUT
+@option.OUT
 @click.option("--network", metavar="NAME", help="A network of visionkit.nets, from scratch.  [default: resnet, small]")
-@ARGUMENTS
+@option.ARGUMENTS
 @click.option(
     "--from", "source", metavar="CARD", help="Start from the weights of this card; only its last layer is new."
 )
 @click.option("--freeze", is_flag=True, help="With --from: let only the new last layer learn.")
-@count_option("--epochs", 60, "Passes over the images.")
-@count_option("--batch", 32, "Images in a batch.")
-@click.option("--imgsz", "size_hw", type=SizeType(), help="Size the network sees.  [default: 96, or the card's]")
+@option.count("--epochs", 60, "Passes over the images.")
+@option.count("--batch", 32, "Images in a batch.")
+@click.option("--imgsz", "size_hw", type=option.SizeType(), help="Size the network sees.  [default: 96, or the card's]")
 @click.option(
     "--resize",
     type=click.Choice(["stretch", "letterbox", "shortest_side"]),
     help="How images get that size.  [default: shortest_side, the central part]",
 )
-@SEED
-@rate_option("2e-3")
-@PATIENCE
-@val_option("Fraction of each class that chooses the best epoch.")
+@option.SEED
+@option.rate("2e-3")
+@option.PATIENCE
+@option.val("Fraction of each class that chooses the best epoch.")
 @click.option(
     "--test",
     type=click.FloatRange(0, 1, max_open=True),
@@ -74,7 +63,7 @@ EPOCH = "loss {loss:.4f}  accuracy {accuracy:.3f}  val loss {val_loss:.4f}  val 
     show_default=True,
     help="blocks: what has neighbouring file names, in any class, stays together.",
 )
-@augment_option("images")
+@option.augment("images")
 @click.option(
     "--flip/--no-flip", default=False, help="Mirror half of the images; not for digits, letters, signs, hands."
 )
@@ -84,7 +73,7 @@ EPOCH = "loss {loss:.4f}  accuracy {accuracy:.3f}  val loss {val_loss:.4f}  val 
     metavar="SEED",
     help="Turn, scale and shift all images at random, those to choose the epoch on by this seed.",
 )
-@count_option("--workers", 1, "Threads that change images.")
+@option.count("--workers", 1, "Threads that change images.")
 def classify(data: str, out: str, **given: Any) -> int:
     """Train a classifier on a folder of class folders, from scratch or from a card's weights.
 
@@ -120,7 +109,7 @@ def _plan(data: Path, out: Path, given: dict[str, Any]) -> ClassifyPlan:
     from visionkit.train.classify import ClassifyPlan
     from visionkit.train.distort import Distortion
 
-    options = fit_options(given, 2e-3)
+    options = option.fit_options(given, 2e-3)
     change = Augmentation(strength=given.pop("augment"), flip=given.pop("flip"))
     split, distort = given.pop("split"), given.pop("distort")
     return ClassifyPlan(

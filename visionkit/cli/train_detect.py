@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli import train_options as option
 from visionkit.cli.text import examples
-from visionkit.cli.train_options import (
-    ARGUMENTS,
-    OUT,
-    PATIENCE,
-    RESIZE,
-    SEED,
-    SizeType,
-    augment_option,
-    count_option,
-    fit_options,
-    rate_option,
-    val_option,
-)
 from visionkit.cli.train_running import made_folder, run_training
 from visionkit.errors import InputError
 
@@ -42,13 +30,13 @@ EPOCH = "loss {loss:.4f}  val loss {val_loss:.4f}  val mAP50 {val_map50:.3f}"
     )
 )
 @click.option("--data", required=True, metavar="PATH", help="A folder of boxes and images, or a COCO file; see below.")
-@OUT
+@option.OUT
 @click.option("--images", metavar="DIR", help="Where the images lie, if not where the annotations say.")
 @click.option(
     "--layout", type=click.Choice(["voc", "coco", "yolo", "openimages"]), help="Of --data.  [default: what fits]"
 )
 @click.option("--network", metavar="NAME", help="A network of visionkit.nets.  [default: ssdlite, or the card's]")
-@ARGUMENTS
+@option.ARGUMENTS
 @click.option(
     "--from",
     "--model",
@@ -56,13 +44,15 @@ EPOCH = "loss {loss:.4f}  val loss {val_loss:.4f}  val mAP50 {val_map50:.3f}"
     metavar="CARD",
     help="Start from this card's weights, in every layer whose shape is the same.",
 )
-@count_option("--epochs", 60, "Rounds of training.")
-@count_option("--repeats", 1, "Views of each image in an epoch.")
-@count_option("--batch", 8, "Views in a batch.")
-@click.option("--imgsz", "size_hw", type=SizeType(), help="Size of the network's input.  [default: 320, or the card's]")
-@RESIZE
-@SEED
-@rate_option("1.5e-3")
+@option.count("--epochs", 60, "Rounds of training.")
+@option.count("--repeats", 1, "Views of each image in an epoch.")
+@option.count("--batch", 8, "Views in a batch.")
+@click.option(
+    "--imgsz", "size_hw", type=option.SizeType(), help="Size of the network's input.  [default: 320, or the card's]"
+)
+@option.RESIZE
+@option.SEED
+@option.rate("1.5e-3")
 @click.option("--schedule", type=click.Choice(["cosine", "poly"]), default="cosine", show_default=True)
 @click.option(
     "--average",
@@ -71,9 +61,9 @@ EPOCH = "loss {loss:.4f}  val loss {val_loss:.4f}  val mAP50 {val_map50:.3f}"
     show_default=True,
     help="Keep a running mean of the weights, this much of the old one in each step.",
 )
-@PATIENCE
-@val_option("Fraction that chooses the best epoch, where the data is not split itself.")
-@augment_option("views")
+@option.PATIENCE
+@option.val("Fraction that chooses the best epoch, where the data is not split itself.")
+@option.augment("views")
 @click.option(
     "--flip", type=click.Choice(["none", "horizontal", "both"]), default="horizontal", show_default=True, help="Mirror."
 )
@@ -81,7 +71,7 @@ EPOCH = "loss {loss:.4f}  val loss {val_loss:.4f}  val mAP50 {val_map50:.3f}"
 @click.option(
     "--mosaic", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Fraction of views of four images."
 )
-@count_option("--workers", 1, "Threads that change views.")
+@option.count("--workers", 1, "Threads that change views.")
 def detect(data: str, out: str, **given: Any) -> int:
     """Train a detector on images with boxes, from scratch or from a card's weights.
 
@@ -109,7 +99,7 @@ def _plan(data: Path, out: Path, given: dict[str, Any]) -> DetectPlan:
     from visionkit.train.detect import DetectPlan
     from visionkit.train.detect_augment import DetectAugmentation
 
-    options = fit_options(given, 1.5e-3, smoothing=0.0)
+    options = option.fit_options(given, 1.5e-3, smoothing=0.0)
     strength, flip = given.pop("augment"), given.pop("flip")
     change = DetectAugmentation(strength=strength, flip=flip, turns=given.pop("turns"), mosaic=given.pop("mosaic"))
     images = given.pop("images")

@@ -20,11 +20,11 @@ __all__ = [
     "SEED",
     "ArgumentType",
     "SizeType",
-    "augment_option",
-    "count_option",
+    "augment",
+    "count",
     "fit_options",
-    "rate_option",
-    "val_option",
+    "rate",
+    "val",
 ]
 
 Decorator = Callable[[Any], Any]
@@ -76,24 +76,24 @@ PATIENCE = click.option(
 )
 
 
-def count_option(name: str, default: int, told: str) -> Decorator:
+def count(name: str, default: int, told: str) -> Decorator:
     """An option that takes a number from 1 on."""
     return click.option(name, type=click.IntRange(min=1), default=default, show_default=True, help=told)
 
 
-def rate_option(scratch: str) -> Decorator:
+def rate(scratch: str) -> Decorator:
     """`--learning-rate`, of which `None` means `scratch`, or 5e-4 from a card's weights."""
     told = f"At its highest.  [default: {scratch}; --from 5e-4]"
     return click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help=told)
 
 
-def val_option(told: str) -> Decorator:
+def val(told: str) -> Decorator:
     """`--val`, a fraction between 0 and 1."""
     between = click.FloatRange(0, 1, min_open=True, max_open=True)
     return click.option("--val", type=between, default=0.2, show_default=True, help=told)
 
 
-def augment_option(what: str) -> Decorator:
+def augment(what: str) -> Decorator:
     """`--augment`, how strongly."""
     told = f"How strongly {what} are changed."
     return click.option("--augment", type=click.FloatRange(0, 2), default=1.0, show_default=True, help=told)
@@ -103,6 +103,6 @@ def fit_options(given: dict[str, Any], scratch: float, **more: Any) -> FitOption
     """The loop's settings, taken out of what was given; `scratch` is the learning rate without a card's weights."""
     from visionkit.train.fit import FitOptions
 
-    rate = given.pop("learning_rate") or (5e-4 if given["source"] else scratch)
+    highest = given.pop("learning_rate") or (5e-4 if given["source"] else scratch)
     names = [name for name in ("epochs", "seed", "patience", "schedule", "average") if name in given]
-    return FitOptions(learning_rate=rate, **{name: given.pop(name) for name in names}, **more)
+    return FitOptions(learning_rate=highest, **{name: given.pop(name) for name in names}, **more)

@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli import train_options as option
 from visionkit.cli.text import examples
-from visionkit.cli.train_options import (
-    ARGUMENTS,
-    OUT,
-    PATIENCE,
-    RESIZE,
-    SEED,
-    SizeType,
-    augment_option,
-    count_option,
-    fit_options,
-    rate_option,
-    val_option,
-)
 from visionkit.cli.train_running import made_folder, run_training
 from visionkit.errors import InputError
 
@@ -46,25 +34,27 @@ EPOCH = (
 @click.option(
     "--data", required=True, metavar="DIR", help="images/ beside masks/, CamVid's folders or VOC's; see below."
 )
-@OUT
+@option.OUT
 @click.option("--labels", metavar="FILE|NAME", help="Class names, one a line; or camvid, voc-21.  [default: numbers]")
 @click.option(
     "--void", type=click.IntRange(0, 255), multiple=True, help='Number that means "no class"; 255 always does.'
 )
 @click.option("--network", metavar="NAME", help="A network of visionkit.nets.  [default: unet, or the card's]")
-@ARGUMENTS
+@option.ARGUMENTS
 @click.option(
     "--from", "source", metavar="CARD", help="Start from this card's weights, in every layer whose shape is the same."
 )
-@count_option("--epochs", 80, "Passes over the images.")
-@count_option("--batch", 4, "Views in a batch.")
-@click.option("--imgsz", "size_hw", type=SizeType(), help="Size of whole images to the network.  [default: up to 256]")
-@click.option("--crop", "crop_hw", type=SizeType(), help="Size of the views in training.  [default: --imgsz]")
-@RESIZE
-@SEED
-@rate_option("2e-3")
+@option.count("--epochs", 80, "Passes over the images.")
+@option.count("--batch", 4, "Views in a batch.")
+@click.option(
+    "--imgsz", "size_hw", type=option.SizeType(), help="Size of whole images to the network.  [default: up to 256]"
+)
+@click.option("--crop", "crop_hw", type=option.SizeType(), help="Size of the views in training.  [default: --imgsz]")
+@option.RESIZE
+@option.SEED
+@option.rate("2e-3")
 @click.option("--schedule", type=click.Choice(["poly", "cosine"]), default="poly", show_default=True)
-@PATIENCE
+@option.PATIENCE
 @click.option(
     "--class-weights",
     "weighting",
@@ -73,10 +63,10 @@ EPOCH = (
     show_default=True,
     help="median: the median frequency over a class's own; sqrt: the root of that.",
 )
-@val_option("Fraction that chooses the best epoch, where the data is not split itself.")
-@augment_option("views")
+@option.val("Fraction that chooses the best epoch, where the data is not split itself.")
+@option.augment("views")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the views.")
-@count_option("--workers", 1, "Threads that change views.")
+@option.count("--workers", 1, "Threads that change views.")
 def segment(data: str, out: str, **given: Any) -> int:
     """Train a segmentation network on images and masks, from scratch or from a card's weights.
 
@@ -103,6 +93,6 @@ def _plan(data: Path, out: Path, given: dict[str, Any]) -> SegmentPlan:
     from visionkit.train.segment import SegmentPlan
     from visionkit.train.segment_augment import SegmentAugmentation
 
-    options = fit_options(given, 2e-3, smoothing=0.0)
+    options = option.fit_options(given, 2e-3, smoothing=0.0)
     change = SegmentAugmentation(strength=given.pop("augment"), flip=given.pop("flip"))
     return SegmentPlan(data, out, args=dict(given.pop("args")), augmentation=change, options=options, **given)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from visionkit.cli import train_options as option
 from visionkit.cli.text import emit, examples, table
-from visionkit.cli.train_options import count_option
 from visionkit.cli.train_running import made_folder, tell
 from visionkit.errors import InputError, OutputError, UsageError
 
@@ -70,7 +70,7 @@ class Several(click.ParamType):
     help="Turned; turned, shifted, scaled; seen askew; bent.",
 )
 @click.option("--seeds", type=Several(), default="0,1,2", show_default=True, help="One training of each cell a seed.")
-@count_option("--epochs", 60, "Passes over the digits.")
+@option.count("--epochs", 60, "Passes over the digits.")
 @click.option(
     "--parameters",
     type=click.IntRange(min=1000, max=10_000_000),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import numpy.typing as npt
 
 from visionkit.errors import InputError, ModelError
 from visionkit.io import printable_name
-from visionkit.runtime.keras_net import has_gpu
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.augment import Augmentation
 from visionkit.train.class_folders import PARTS, ClassFolders, Problem, Sample, read_class_folders
@@ -25,12 +23,13 @@ from visionkit.train.class_images import Checked, TrainingBatches, ValidationBat
 from visionkit.train.distort import Distortion
 from visionkit.train.fit import FitOptions, FitResult, fit
 from visionkit.train.split import Split, block_split, read_split, stratified_split
-from visionkit.train.transfer import build_network, source_card
+from visionkit.train.transfer import begun_by_seed, build_network, card_facts, new_card, source_card
 from visionkit.weights import Card
 
-__all__ = ["ClassifyPlan", "ClassifyTraining", "policy", "train_classifier"]
+__all__ = ["ClassifyPlan", "ClassifyTraining", "train_classifier"]
 
 SCRATCH = {"depths": [1, 1, 1, 1], "width": 32}
+SIZE = (96, 96)
 SMALL = 64  # below this many pixels, the stem keeps the size
 LOGITS = "logits"
 
@@ -126,9 +125,7 @@ def train_classifier(
     split = _split(plan, folders, checked)
     rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
     tell(_told(folders, split))
-    precision = "mixed_float16" if has_gpu() else "float32"
-    with policy(precision):
-        keras.utils.set_random_seed(plan.options.seed)
+    with begun_by_seed(plan.options.seed) as precision:
         network = _network(plan, table, source)
         tell(f"{table['network']}, {network.count_params():,} parameters, {keras.backend.backend()}, {precision}")
         learn, held = split.select("train", checked.samples), split.select("val", checked.samples)
@@ -168,28 +165,11 @@ def train_classifier(
 def _card_table(plan: ClassifyPlan, source: Card | None, classes: tuple[str, ...]) -> dict[str, Any]:
     """The new model's card: what of the source it keeps, and its own classes."""
     if source is not None:
-        args = {key: value for key, value in source.args.items() if key not in ("classes", "size_hw")}
-        rule = {**source.input}
-        if plan.size_hw is not None:
-            rule |= {"size_hw": list(plan.size_hw)}
-            rule.pop("resize_size", None)
-    else:
-        args = {}
-        rule = {"size_hw": list(plan.size_hw or (96, 96)), "resize": "shortest_side", "preset": "torch"}
-    network = plan.network if source is None else source.network
-    if plan.resize is not None:
-        rule |= {"resize": plan.resize}
-        rule.pop("resize_size", None)
-    if network == "resnet" and source is None:
-        args = {**SCRATCH, "stem": "small" if min(rule["size_hw"]) < SMALL else "imagenet"}
-    return {
-        "task": "classify",
-        "network": network,
-        "licence": "NONE",
-        "labels": list(classes),
-        "args": {**args, **plan.args},
-        "input": rule,
-    }
+        return new_card("classify", source.network, classes, plan, source, rule=source.input)
+    size_hw = plan.size_hw or SIZE
+    args = {**SCRATCH, "stem": "small" if min(size_hw) < SMALL else "imagenet"} if plan.network == "resnet" else {}
+    rule = {"size_hw": list(size_hw), "resize": "shortest_side", "preset": "torch"}
+    return new_card("classify", plan.network, classes, plan, None, rule=rule, args=args)
 
 
 def _split(plan: ClassifyPlan, folders: ClassFolders, checked: Checked) -> Split:
@@ -267,17 +247,6 @@ def _copy_weights(original: keras.Model, network: keras.Model, name: str) -> Non
         raise ModelError("model-unfit", f"No layer of {name} has the shape that this size needs; leave --imgsz out.")
 
 
-@contextlib.contextmanager
-def policy(name: str) -> Iterator[None]:
-    """Within, layers are built with this arithmetic."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def _facts(
     plan: ClassifyPlan, table: Mapping[str, Any], split: Split, checked: Checked, source: Card | None
 ) -> dict[str, Any]:
@@ -286,11 +255,7 @@ def _facts(
     images = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     change = plan.augmentation
     return {
-        "network": table["network"],
-        "args": dict(table["args"]),
-        "input": dict(table["input"]),
-        "classes": list(table["labels"]),
-        "from": None if source is None else [source.name, *(entry.sha256 for entry in source.weights[:1])],
+        **card_facts(table, source),
         "freeze": plan.freeze,
         "images": images[:16],
         "batch": plan.batch,

@@ -13,18 +13,15 @@ import keras
 
 from visionkit.errors import InputError, UsageError
 from visionkit.geometry.detection_rules import RCNN_RULES, rcnn_rule
-from visionkit.io import write_json
-from visionkit.runtime.keras_net import has_gpu
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.class_folders import Problem
-from visionkit.train.classify import policy
 from visionkit.train.detect_augment import DetectAugmentation
 from visionkit.train.detect_goal import DetectGoal, Learner
 from visionkit.train.detection_folders import DetectionSample, read_detection_folders
 from visionkit.train.detection_images import CheckedDetections, DetectBatches, DetectMaterial, check_detections
 from visionkit.train.fit import FitOptions, FitResult, fit
-from visionkit.train.split import hold_back
-from visionkit.train.transfer import build_network, source_card, start_from
+from visionkit.train.split import hold_back, write_parts
+from visionkit.train.transfer import begun_by_seed, build_network, card_facts, new_card, source_card, start_from
 from visionkit.weights import Card
 
 __all__ = ["DetectPlan", "DetectTraining", "train_detector"]
@@ -132,16 +129,10 @@ def train_detector(
     rule = InputRule.from_card(Card(name=plan.out.name, folder=plan.out, **table))
     told = f"{len(learn)} images with {sum(map(len, learn))} boxes to learn from, {len(held)} to choose the epoch on"
     tell(f"{len(folders.classes)} classes, {told}.")
-    precision = "mixed_float16" if has_gpu() else "float32"
-    with policy(precision):
-        keras.utils.set_random_seed(plan.options.seed)
+    with begun_by_seed(plan.options.seed) as precision:
         learner = _learner(table, len(folders.classes) + 1)
         if source is not None:
-            from visionkit.train.detect_rcnn import freeze_norms
-
-            start_from(learner.network, source, tell)
-            if table["network"] in RCNN_RULES:
-                freeze_norms(learner.network)
+            _start(learner, table["network"], source, tell)
         count = learner.network.count_params()
         tell(f"{table['network']}, {count:,} parameters, {keras.backend.backend()}, {precision}")
         batches = DetectBatches(
@@ -158,8 +149,7 @@ def train_detector(
         )
         goal = DetectGoal(learner, material, held, rule=rule, classes=len(folders.classes), batch=plan.batch)
         plan.out.mkdir(parents=True, exist_ok=True)
-        names = {"train": [sample.name for sample in learn], "val": [sample.name for sample in held]}
-        write_json(plan.out / "split.json", {"classes": list(folders.classes), **names}, overwrite=True)
+        write_parts(plan.out / "split.json", folders.classes, learn, held)
         result = fit(
             learner.joined,
             batches,
@@ -176,23 +166,14 @@ def train_detector(
 def _card_table(plan: DetectPlan, source: Card | None, classes: tuple[str, ...]) -> dict[str, Any]:
     """The new model's card: what of the source it keeps, and its own classes."""
     network = plan.network or (source.network if source is not None and source.task == "detect" else "ssdlite")
-    same = source is not None and network == source.network
-    args = {k: v for k, v in source.args.items() if k not in ("classes", "size_hw")} if source and same else {}
-    rule = {**source.input} if source is not None else {"size_hw": list(SIZE), "resize": "stretch"}
     if source is None:
-        rule["preset"] = "tf" if network.startswith("ssd") else "caffe" if "vgg" in network else "torch"
-    rule.pop("resize_size", None)
-    if plan.size_hw is not None:
-        rule |= {"size_hw": list(plan.size_hw)}
-    rule["resize"] = plan.resize or ("stretch" if rule["resize"] == "shortest_side" else rule["resize"])
-    return {
-        "task": "detect",
-        "network": network,
-        "licence": "NONE",
-        "labels": list(classes),
-        "args": {"classes": len(classes) + 1, **args, **plan.args},  # and the background
-        "input": rule,
-    }
+        preset = "tf" if network.startswith("ssd") else "caffe" if "vgg" in network else "torch"
+        rule: dict[str, Any] = {"size_hw": list(SIZE), "resize": "stretch", "preset": preset}
+    else:
+        rule = {key: value for key, value in source.input.items() if key != "resize_size"}
+        rule |= {"resize": "stretch"} if rule["resize"] == "shortest_side" else {}
+    background = {"classes": len(classes) + 1}
+    return new_card("detect", network, classes, plan, source, rule=rule, args=background)
 
 
 def _learner(table: Mapping[str, Any], classes: int) -> Learner:
@@ -211,6 +192,15 @@ def _learner(table: Mapping[str, Any], classes: int) -> Learner:
     raise UsageError("unknown-network", f"{name} is no detector that VisionKit trains.")
 
 
+def _start(learner: Learner, name: str, source: Card, tell: Callable[[str], None]) -> None:
+    """Begin with the source's weights."""
+    from visionkit.train.detect_rcnn import freeze_norms
+
+    start_from(learner.network, source, tell)
+    if name in RCNN_RULES:
+        freeze_norms(learner.network)
+
+
 def _facts(
     plan: DetectPlan,
     table: Mapping[str, Any],
@@ -226,11 +216,7 @@ def _facts(
             for array in (sample.xyxy, sample.class_id, sample.difficult, sample.crowd):
                 digest.update(array.tobytes())
     return {
-        "network": table["network"],
-        "args": dict(table["args"]),
-        "input": dict(table["input"]),
-        "classes": list(table["labels"]),
-        "from": None if source is None else [source.name, *(entry.sha256 for entry in source.weights[:1])],
+        **card_facts(table, source),
         "images": digest.hexdigest()[:16],
         "batch": plan.batch,
         "repeats": plan.repeats,

@@ -30,7 +30,7 @@ def read(root: Path, known: Finding) -> Raw | None:
         return None
     home = root if root.is_dir() else root.parent
     raw = Raw(image_folders=(home, home / "images"))
-    titles = _titles(home, raw.problems)
+    titles = _titles(home)
     for path in files:
         try:
             _one(path, part_of(path.stem) if len(files) > 1 else "", titles, raw)
@@ -48,7 +48,7 @@ def _fits(path: Path) -> bool:
     return bool(head) and set(NEEDED) <= {cell.strip() for cell in next(csv.reader([head[0]]))}
 
 
-def _titles(home: Path, problems: list[Problem]) -> dict[str, str]:
+def _titles(home: Path) -> dict[str, str]:
     """Names of labels by their ids, where a file tells them."""
     found: dict[str, str] = {}
     for path in sorted(home.glob(DESCRIPTIONS)):

@@ -13,10 +13,8 @@ import keras
 import numpy as np
 
 from visionkit.errors import InputError, UsageError
-from visionkit.runtime.keras_net import has_gpu
 from visionkit.tasks.input_rule import InputRule
 from visionkit.train.class_folders import Problem
-from visionkit.train.classify import policy
 from visionkit.train.fit import FitOptions, FitResult, fit
 from visionkit.train.mask_folders import (
     VOID,
@@ -28,8 +26,8 @@ from visionkit.train.mask_folders import (
 from visionkit.train.mask_images import CheckedMasks, MaskBatches, SegmentMaterial, check_masks, class_weights
 from visionkit.train.segment_augment import SegmentAugmentation
 from visionkit.train.segment_goal import SegmentGoal
-from visionkit.train.split import hold_back
-from visionkit.train.transfer import build_network, source_card, start_from
+from visionkit.train.split import hold_back, write_parts
+from visionkit.train.transfer import begun_by_seed, build_network, card_facts, new_card, source_card, start_from
 from visionkit.weights import Card
 
 __all__ = ["SegmentPlan", "SegmentTraining", "train_segmenter"]
@@ -134,9 +132,7 @@ def train_segmenter(
     rows = {sample.name: k for k, sample in enumerate(checked.samples)}
     weights = class_weights(pixels[[rows[sample.name] for sample in learn]], plan.weighting)
     crop_hw = plan.crop_hw or rule.size_hw
-    precision = "mixed_float16" if has_gpu() else "float32"
-    with policy(precision):
-        keras.utils.set_random_seed(plan.options.seed)
+    with begun_by_seed(plan.options.seed) as precision:
         network = _build(table["network"], table["args"], len(labels), crop_hw)
         viewer = _build(table["network"], table["args"], len(labels), rule.size_hw)
         if source is not None:
@@ -154,7 +150,7 @@ def train_segmenter(
         )
         goal = SegmentGoal(network, viewer, material, held, rule=rule, weights=weights)
         plan.out.mkdir(parents=True, exist_ok=True)
-        _write_split(plan.out / "split.json", labels, learn, held)
+        write_parts(plan.out / "split.json", labels, learn, held)
         result = fit(
             network,
             batches,
@@ -187,27 +183,10 @@ def _card_table(
 ) -> dict[str, Any]:
     """The new model's card: what of the source it keeps, and its own classes."""
     network = plan.network or (source.network if source is not None and source.task == "segment" else "unet")
-    same = source is not None and network == source.network
-    args = {k: v for k, v in source.args.items() if k not in ("classes", "size_hw")} if source and same else {}
-    if source is not None:
-        rule = {**source.input}
-    else:
-        scale = min(1.0, SIDE / min(first_hw))
-        rule = {"size_hw": [max(1, round(n * scale)) for n in first_hw], "resize": "stretch", "preset": "torch"}
-    if plan.size_hw is not None:
-        rule |= {"size_hw": list(plan.size_hw)}
-        rule.pop("resize_size", None)
-    if plan.resize is not None:
-        rule |= {"resize": plan.resize}
-        rule.pop("resize_size", None)
-    return {
-        "task": "segment",
-        "network": network,
-        "licence": "NONE",
-        "labels": list(labels),
-        "args": {**args, **plan.args},
-        "input": rule,
-    }
+    scale = min(1.0, SIDE / min(first_hw))
+    scratch = {"size_hw": [max(1, round(n * scale)) for n in first_hw], "resize": "stretch", "preset": "torch"}
+    rule = scratch if source is None else source.input
+    return new_card("segment", network, labels, plan, source, rule=rule)
 
 
 def _build(name: str, args: Mapping[str, Any], classes: int, size_hw: tuple[int, ...]) -> keras.Model:
@@ -215,13 +194,6 @@ def _build(name: str, args: Mapping[str, Any], classes: int, size_hw: tuple[int,
     if isinstance(model.output, dict) or tuple(model.output.shape[1:]) != (*size_hw, classes):
         raise UsageError("unknown-network", f"{name} gives no map of classes at its input's size; it cannot segment.")
     return model
-
-
-def _write_split(path: Path, labels: tuple[str, ...], learn: list[MaskSample], held: list[MaskSample]) -> None:
-    from visionkit.io import write_json
-
-    names = {"train": [sample.name for sample in learn], "val": [sample.name for sample in held]}
-    write_json(path, {"classes": list(labels), **names}, overwrite=True)
 
 
 def _facts(
@@ -235,11 +207,7 @@ def _facts(
     listed = [[(sample.name, checked.digests[sample.name]) for sample in part] for part in parts]
     change = plan.augmentation
     return {
-        "network": table["network"],
-        "args": dict(table["args"]),
-        "input": dict(table["input"]),
-        "classes": list(table["labels"]),
-        "from": None if source is None else [source.name, *(entry.sha256 for entry in source.weights[:1])],
+        **card_facts(table, source),
         "images": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
         "batch": plan.batch,
         "crop": list(plan.crop_hw or table["input"]["size_hw"]),

@@ -15,7 +15,7 @@ from visionkit.errors import InputError
 from visionkit.io import printable_name, write_json
 from visionkit.train.class_folders import PARTS, Problem, Sample, natural_key
 
-__all__ = ["Split", "block_split", "hold_back", "read_split", "stratified_split"]
+__all__ = ["Split", "block_split", "hold_back", "read_split", "stratified_split", "write_parts"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,12 @@ def hold_back(
         if digests[sample.name] in same
     ]
     return learn, held
+
+
+def write_parts(path: Path, classes: Sequence[str], learn: Sequence[Named], held: Sequence[Named]) -> None:
+    """Write the names of what is learnt from and of what chooses the epoch as JSON, the classes before them."""
+    names = {"train": [sample.name for sample in learn], "val": [sample.name for sample in held]}
+    write_json(path, {"classes": list(classes), **names}, overwrite=True)
 
 
 def _check_fractions(val: float, test: float) -> None:
