@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-__all__ = ["Count", "convolution_macs", "count_convolution", "count_dense", "count_locally_connected", "dense_macs"]
+__all__ = ["Count", "convolution_macs", "count_convolution", "count_dense", "count_locally_connected"]
 
 Pair = tuple[int, int]
 
@@ -59,11 +59,6 @@ def convolution_macs(output_hw: Pair, kernel_hw: Pair, channels: int, filters: i
     """Multiply-adds of a convolution: M K^2 N (D - K + 1)^2 for M maps of D x D, N filters of K x K, no padding."""
     count = count_convolution(kernel_hw, channels, filters, groups=groups, bias=False)
     return count.weights * math.prod(output_hw)
-
-
-def dense_macs(inputs: int, outputs: int) -> int:
-    """Multiply-adds of a fully connected layer."""
-    return count_dense(inputs, outputs, bias=False).weights
 
 
 def _check(*sizes: int) -> None:

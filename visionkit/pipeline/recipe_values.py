@@ -179,9 +179,5 @@ def formats(known: Sequence[str]) -> Callable[[Any], tuple[str, ...]]:
     return read
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST
-
-
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and -MOST <= value <= MOST  # False for nan
