@@ -21,10 +21,6 @@ processor time that the network, and decoding and preparing, take alone.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import io
-import os
 import statistics
 import tempfile
 import threading
@@ -34,34 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import video_speed as speed
 
 from visionkit.cli import classify as classify_command
 from visionkit.io import open_source
 from visionkit.tasks import Classifier, load_classifier
 
-VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "video"
-CLIPS = ("car-detection.mp4",)
 BAR = 0.9
-
-
-def write_card(folder: Path, network: str) -> Path:
-    """A card of this network with random weights."""
-    from visionkit.runtime.quiet import import_keras
-
-    keras = import_keras()
-    from visionkit import nets
-
-    keras.utils.set_random_seed(0)
-    folder.mkdir()
-    weights = folder / "random.weights.h5"
-    getattr(nets, network)().save_weights(weights)
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (folder / "card.toml").write_text(
-        f'task = "classify"\nnetwork = "{network}"\nlicence = "CC0-1.0"\n'
-        '[input]\nsize_hw = [224, 224]\nresize = "shortest_side"\nresize_size = 256\npreset = "torch"\n'
-        f'[[weights]]\nfile = "{weights.name}"\nsha256 = "{sha256}"\nformat = "visionkit"\n'
-    )
-    return folder
+RULE = {"size_hw": [224, 224], "resize": "shortest_side", "resize_size": 256, "preset": "torch"}
 
 
 class Case:
@@ -79,11 +55,11 @@ class Case:
         """Frames a second of the command's own code."""
         end = [] if self.args.end is None else ["--end", str(self.args.end)]
         words = [str(self.clip), "--batch", str(self.batch), *end, *more]
-        with classify_command.command.make_context("classify", words) as ctx:
-            options = dict(ctx.params)
-            with contextlib.redirect_stderr(io.StringIO()):
-                source = options.pop("source")
-                result = classify_command.classify(source, lambda: self.own, options)
+        result = speed.run_command(
+            classify_command.command,
+            words,
+            lambda source, options: classify_command.classify(source, lambda: self.own, options),
+        )
         return result.counts["rows"] / result.seconds["flow"]
 
     def undrawn(self) -> float:
@@ -167,12 +143,12 @@ def main() -> None:
     parser.add_argument("--end", type=float, help="end before this second of the clip")
     parser.add_argument("--seconds", type=float, default=2.0, help="that each measurement of ready tensors takes")
     args = parser.parse_args()
-    clips = [Path(clip) for clip in args.clips] or [VIDEOS / clip for clip in CLIPS]
-    print(f"load average {os.getloadavg()[0]:.1f} at the start, {len(os.sched_getaffinity(0))} cores")
+    clips = [Path(clip) for clip in args.clips] or [speed.CLIP]
+    speed.tell_start()
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         for network in args.networks.split(","):
-            card = write_card(Path(folder) / network, network)
+            card = speed.random_card(Path(folder) / network, "classify", network, RULE)
             for batch in (int(b) for b in args.batches.split(",")):
                 for clip in clips:
                     ratios.append(measure(Case(clip, card, batch, args, Path(folder)), args.repeats))

@@ -83,7 +83,7 @@ def main() -> int:
     image = np.random.default_rng(0).uniform(-1, 1, (1, *rule.size_hw, 3)).astype(np.float32)
     with tempfile.TemporaryDirectory() as cache:
         calls = contenders(getattr(nets, NETWORK)(), image, options.threads, cache)
-        ratio = report(NETWORK, interleaved(calls, options.rounds))
+        ratio = report(interleaved(calls, options.rounds))
     frame = np.random.default_rng(1).integers(0, 255, (*FRAME_HW, 3), np.uint8)
     given = InputRule.preset("tf", rule.size_hw, resize="stretch")
     fit, answer, anchors = detect_fit(given, FRAME_HW), street(rule), rule.anchors()

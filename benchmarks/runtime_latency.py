@@ -106,7 +106,7 @@ def paired_ratio(own: list[list[float]], other: list[list[float]]) -> float:
     return statistics.median(statistics.median(one) / statistics.median(two) for one, two in pairs)
 
 
-def report(network: str, times: dict[str, list[list[float]]]) -> float:
+def report(times: dict[str, list[list[float]]]) -> float:
     """Prints the table; returns auto's time over that of the best of all others."""
     pooled = {name: [value for turn in turns for value in turn] for name, turns in times.items()}
     medians = {name: statistics.median(values) for name, values in pooled.items()}
@@ -141,7 +141,7 @@ def main() -> int:
             compile_model(model, threads=options.threads, cache_dir=cache).close()
             print(f"\n{network}: first auto {first - begin:.1f} s, second {time.perf_counter() - first:.2f} s")
             calls = contenders(model, image, options.threads, cache)
-            passed &= report(network, interleaved(calls, options.rounds)) <= BAR_RATIO
+            passed &= report(interleaved(calls, options.rounds)) <= BAR_RATIO
             if network == options.networks.split(",")[0]:
                 added, bare = overhead(model, image, 1, cache, 1000)
                 print(
