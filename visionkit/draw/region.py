@@ -16,7 +16,6 @@ __all__ = ["draw_region_classes", "draw_regions"]
 
 # BGR. Told apart by lightness as well as by hue.
 OUTLINES: tuple[Color, ...] = ((90, 225, 255), (230, 160, 60), (120, 90, 230), (120, 220, 80))
-BRIGHT: Color = (255, 255, 255)
 SHARE = 0.28  # of the image's height, and of its width, that a crop may take
 FARTHEST = 1 << 14  # pixels outside of the image that a line is followed
 LONGEST = 24  # letters of a name

@@ -176,9 +176,7 @@ def _roles(runner: Runner, name: str) -> tuple[dict[str, str], bool]:
     shapes = {role: runner.outputs[output].shape for role, output in roles.items()}
     if not {"boxes", "classes", "scores"} <= shapes.keys() or shapes["boxes"][-1:] != (4,):
         told = ", ".join(str(spec) for spec in runner.outputs.values())
-        raise ModelError(
-            "model-unfit", f"{name} is no detector that VisionKit understands: {EXPECTED}; it gives {told}"
-        )
+        raise _unfit(name, f"it gives {told}")
     return roles, litert
 
 
@@ -188,9 +186,7 @@ def _size(runner: Runner, name: str) -> tuple[int, int]:
     shape = specs[0].shape
     if len(specs) != 1 or len(shape) != 4 or shape[0] not in (1, None) or shape[3] != 3 or None in shape[1:3]:
         told = ", ".join(str(spec) for spec in specs)
-        raise ModelError(
-            "model-unfit", f"{name} is no detector that VisionKit understands: {EXPECTED}; it takes {told}"
-        )
+        raise _unfit(name, f"it takes {told}")
     return int(shape[1] or 0), int(shape[2] or 0)
 
 

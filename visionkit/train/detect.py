@@ -28,7 +28,6 @@ __all__ = ["DetectPlan", "DetectTraining", "train_detector"]
 
 STANDARD = FitOptions(epochs=60, learning_rate=1.5e-3, smoothing=0.0)
 SIZE = (320, 320)
-MULTIPLE = 32
 
 
 @dataclass(frozen=True)
