@@ -14,7 +14,7 @@ import numpy.typing as npt
 from visionkit.runtime.base import Array
 from visionkit.tasks.input_rule import PRESETS, InputRule
 
-__all__ = ["Finding", "check_calibration", "confidence"]
+__all__ = ["Checked", "Finding", "check_calibration", "checked", "confidence"]
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -26,6 +26,8 @@ GRID_TOLERANCE = 0.06
 NARROW, WIDE = 70.0, 150.0  # grey levels between the 0.5th and the 99.5th percentile of a whole set
 SURE_DEVIATIONS = 4.0  # of a mean from 0, in its standard errors
 NETWORK_GAIN = 0.003  # in the mean, by exchanging red and blue
+MOST_GAIN = 0.1  # that one image counts for: a few on which a network turns round would hide what it thinks of the rest
+RIGHT = 2.0  # standard errors of a loss from which the order is right
 WARM, COLD = 3.0, 1.5  # standard errors of that: photographs are rarely more blue than red, so that then less will do
 KNOWN = 0.7  # confidence in the mean below which the images are none that the network knows
 LEAST_IMAGES = 8
@@ -43,6 +45,14 @@ class Finding:
 
     slug: str
     message: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found, and why it could not tell whether the channels' order is right, where it could not."""
+
+    findings: tuple[Finding, ...] = ()
+    unjudged: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,18 @@ def check_calibration(
     network: Network | None = None,
     reference: Sequence[Image] = (),
 ) -> list[Finding]:
-    """What is wrong with a calibration set; an empty list for a sound one.
+    """What is wrong with a calibration set; an empty list for a sound one. The arguments are those of `checked`."""
+    return list(checked(given, rule, network=network, reference=reference).findings)
+
+
+def checked(
+    given: Sequence[Array],
+    rule: InputRule,
+    *,
+    network: Network | None = None,
+    reference: Sequence[Image] = (),
+) -> Checked:
+    """What is wrong with a calibration set, and what could not be told.
 
     Args:
         given: images uint8 (H, W, 3) BGR of any sizes, or network inputs float32 (h, w, C) or (1, h, w, C).
@@ -85,13 +106,12 @@ def check_calibration(
             measured on.
     """
     if not len(given):
-        return []
+        return Checked()
     are_images = all(one.dtype == np.uint8 for one in given)
     found = _image_levels(given) if are_images else _input_levels([_plain(one) for one in given], rule)
     if found is not None:  # the order of broken levels tells nothing
-        return [found]
-    order = _order(given, rule, are_images, network, reference) if rule.channels == 3 else None
-    return [] if order is None else [order]
+        return Checked((found,))
+    return _order(given, rule, are_images, network, reference) if rule.channels == 3 else Checked()
 
 
 def confidence(outputs: Mapping[str, Array]) -> float | None:
@@ -194,10 +214,10 @@ def _fit(levels: Floats) -> Fit:
 
 def _order(
     given: Sequence[Array], rule: InputRule, are_images: bool, network: Network | None, reference: Sequence[Image]
-) -> Finding | None:
+) -> Checked:
     """A fault of the channels' order, by the reference's colours or by what the network is surer of."""
     if len(given) < LEAST_IMAGES:
-        return None
+        return Checked(unjudged=f"{len(given)} images are too few; {LEAST_IMAGES} might do, 64 mostly")
     if len(reference) >= LEAST_IMAGES:
         warm = [_warmth(image, rule, True) for image in reference]
         ours = [_warmth(one, rule, are_images) for one in given]
@@ -208,33 +228,44 @@ def _order(
                 f"{np.mean(warm):+.0f}"
             )
         if signs[0] * signs[1] > 0:
-            return None
+            return Checked()
     if network is None:
-        return None
+        return Checked(unjudged="there is no network to ask")
     cold = _sure_sign([_warmth(one, rule, are_images) for one in given]) < 0
-    gains, best = [], []
-    for one in given:
-        array = rule(one) if are_images else np.asarray(one, np.float32).reshape(*one.shape[-3:])
-        sure = [confidence(network(form[None])) for form in (array, _exchanged(array, rule))]
-        if sure[0] is None or sure[1] is None:
-            return None
-        gains.append(sure[1] - sure[0])
-        best.append(sure[1])
-    mean, error = float(np.mean(gains)), float(np.std(gains, ddof=1)) / len(gains) ** 0.5
-    if float(np.mean(best)) < KNOWN or mean < NETWORK_GAIN or mean < (COLD if cold else WARM) * error:
-        return None
+    inputs = [rule(one) if are_images else np.asarray(one, np.float32).reshape(*one.shape[-3:]) for one in given]
+    return _by_network(inputs, rule, network, COLD if cold else WARM)
+
+
+def _by_network(
+    inputs: Sequence[npt.NDArray[np.float32]], rule: InputRule, network: Network, deviations: float
+) -> Checked:
+    """A fault of the channels' order, by what the network is surer of by so many standard errors."""
+    both = [[confidence(network(form[None])) for form in (one, _exchanged(one, rule))] for one in inputs]
+    if any(sure is None for pair in both for sure in pair):
+        return Checked(unjudged="the network tells no class that it could be sure of")
+    sures = np.array(both, np.float64)
+    known = sures.mean(axis=0)
+    if known.max() < KNOWN:
+        return Checked(unjudged=f"the network does not know such images: it is sure by {known.max():.0%} in the mean")
+    gains = np.clip(sures[:, 1] - sures[:, 0], -MOST_GAIN, MOST_GAIN)
+    mean, error = float(gains.mean()), float(gains.std(ddof=1)) / len(gains) ** 0.5
+    if mean <= -max(NETWORK_GAIN, RIGHT * error):
+        return Checked()
+    if known[1] < KNOWN or mean < max(NETWORK_GAIN, deviations * error):
+        return Checked(unjudged=f"on {len(gains)} images the network is as sure with red and blue exchanged")
     return _swapped(
         f"with red and blue exchanged the network is surer by {100 * mean:.1f} points in the mean of {len(gains)} "
         f"images ({mean / max(error, 1e-12):.1f} standard errors)"
     )
 
 
-def _swapped(evidence: str) -> Finding:
-    return Finding(
+def _swapped(evidence: str) -> Checked:
+    found = Finding(
         "channel-order",
         f"the channels seem to be in the wrong order (BGR for RGB, or the other way): {evidence}. Images are given in "
         "BGR, as OpenCV decodes them; inputs in the order of the card's rule",
     )
+    return Checked((found,))
 
 
 def _warmth(one: Array, rule: InputRule, is_image: bool) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visionkit.compress.calibration_checks import check_calibration
+from visionkit.compress.calibration_checks import checked
 from visionkit.compress.graft import found_inputs
 from visionkit.errors import ModelError, UsageError
 from visionkit.runtime.base import Array, TensorSpec
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from visionkit.compress.calibration import Calibration
     from visionkit.weights.artifact import Artifact
 
-__all__ = ["network_feeds"]
+__all__ = ["checked_feeds", "network_feeds"]
 
 DEFAULT = "serving_default"
 SMALLEST = 16  # side of what is an image; a smaller (1, h, w, 1) is a map
 
 
 def network_feeds(artifact: Artifact, parts: Mapping[str, bytes], calibration: Calibration) -> dict[str, list[Feed]]:
+    """As `checked_feeds`, without what could not be told."""
+    return checked_feeds(artifact, parts, calibration)[0]
+
+
+def checked_feeds(
+    artifact: Artifact, parts: Mapping[str, bytes], calibration: Calibration
+) -> tuple[dict[str, list[Feed]], str]:
     """Inputs by signature of each network, after the calibration was checked.
 
     A network that takes an image gets what the card's rule makes of the calibration's. One that takes what another
@@ -38,23 +45,28 @@ def network_feeds(artifact: Artifact, parts: Mapping[str, bytes], calibration: C
         parts: its signatures (`split_signatures`).
         calibration: images, or inputs for the networks that take an image; or feeds of all of them.
 
+    Returns:
+        The inputs, and why the order of the calibration's channels could not be judged; empty where it could.
+
     Raises:
         UsageError: `calibration-…`, what the checks found; `calibration-unfit`, the network needs images.
         ModelError: `model-unfit`; nobody knows what a network is fed with.
     """
     names = [name for name in dict.fromkeys(artifact.parts.values()) if name in parts]
     if calibration.feeds:
-        return {name: [dict(feed) for feed in calibration.feeds[name]] for name in names}
+        return {name: [dict(feed) for feed in calibration.feeds[name]] for name in names}, ""
     specs = {name: _specs(parts[name]) for name in names}
     feeds: dict[str, list[Feed]] = {}
+    unjudged: list[str] = []
     for name in names:
         if _takes_image(specs[name]):
-            feeds[name] = _image_feeds(artifact, parts[name], specs[name][0], calibration)
+            feeds[name], why = _image_feeds(artifact, parts[name], specs[name][0], calibration)
+            unjudged.append(why)
     for name in names:
         if name not in feeds:
             feeds[name] = _chained(artifact, name, specs, parts, calibration)
             feeds[name] = feeds[name] or _served(artifact, parts, name, calibration)
-    return feeds
+    return feeds, unjudged[0] if unjudged and all(unjudged) else ""
 
 
 def _specs(content: bytes) -> list[TensorSpec]:
@@ -86,21 +98,25 @@ def _known_keys(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key in known}
 
 
-def _image_feeds(artifact: Artifact, content: bytes, spec: TensorSpec, calibration: Calibration) -> list[Feed]:
+def _image_feeds(
+    artifact: Artifact, content: bytes, spec: TensorSpec, calibration: Calibration
+) -> tuple[list[Feed], str]:
     rule = _rule(artifact, spec)
+    unjudged = ""
     if not calibration.trusted:
         with open_litert(content, threads=1) as runner:
-            found = check_calibration(
+            told = checked(
                 calibration.given,
                 rule,
                 network=lambda array: runner(**{spec.name: array}),
                 reference=calibration.reference,
             )
-        if found:
-            raise UsageError(f"calibration-{found[0].slug}", f"the calibration is at fault: {found[0].message}")
+        for found in told.findings:
+            raise UsageError(f"calibration-{found.slug}", f"the calibration is at fault: {found.message}")
+        unjudged = told.unjudged
     batch = int(spec.shape[0] or 1)
     inputs = calibration.network_inputs(rule)
-    return [{spec.name: np.repeat(array, batch, axis=0)} for array in inputs]
+    return [{spec.name: np.repeat(array, batch, axis=0)} for array in inputs], unjudged
 
 
 def _chained(

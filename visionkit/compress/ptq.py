@@ -92,7 +92,7 @@ def quantize_artifact(
     parts = split_signatures(model_bytes(artifact.path))
     _check_patterns([parts[name] for name in artifact.parts.values() if name in parts], keep_float)
     if kind in STATIC and calibration is not None:
-        networks = _static_networks(artifact, parts, calibration, keep_float, engine)
+        networks, unjudged = _static_networks(artifact, parts, calibration, keep_float, engine)
         rebuilt = rebuild(parts, {name: one.content for name, one in networks.items()}, integer_io=kind == "int8-io")
     else:
         networks = {
@@ -100,7 +100,10 @@ def quantize_artifact(
             for name, one in parts.items()
         }
         rebuilt = Rebuilt(merge_signatures({name: one.content for name, one in networks.items()}))
+        unjudged = ""
     notes = _notes(artifact, kind, networks, rebuilt, calibration)
+    if unjudged:
+        notes["quantization"]["calibration"]["unjudged"] = unjudged
     return publish(artifact, rebuilt, target, kind=kind, notes=notes, overwrite=overwrite)
 
 
@@ -198,11 +201,11 @@ def _float_artifact(path: Path) -> Artifact:
 
 def _static_networks(
     artifact: Artifact, parts: Mapping[str, bytes], calibration: Calibration, keep_float: Sequence[str], engine: str
-) -> dict[str, Quantized]:
-    """The networks of the artifact's parts in integers."""
-    from visionkit.compress.feeds import network_feeds
+) -> tuple[dict[str, Quantized], str]:
+    """The networks of the artifact's parts in integers, and why the channels' order could not be judged."""
+    from visionkit.compress.feeds import checked_feeds
 
-    feeds = network_feeds(artifact, parts, calibration)
+    feeds, unjudged = checked_feeds(artifact, parts, calibration)
     found = {}
     for name, examples in feeds.items():
         patterns = _known(parts[name], keep_float) if len(feeds) > 1 else keep_float
@@ -212,7 +215,7 @@ def _static_networks(
         for name, one in found.items():
             if one.engine != SECOND:
                 found[name] = _again(parts[name], feeds[name], one, _known(parts[name], keep_float))
-    return found
+    return found, unjudged
 
 
 def _again(content: bytes, examples: Sequence[Feed], first: Quantized, keep_float: Sequence[str]) -> Quantized:

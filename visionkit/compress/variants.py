@@ -140,9 +140,12 @@ def _quantized(kind: str, workshop: Workshop, path: Path) -> Sequence[str] | Non
     from visionkit.compress.ptq import quantize_artifact
 
     calibration = workshop.calibration() if KINDS[kind].calibrated else None
-    quantize_artifact(workshop.source, path, kind=kind, calibration=calibration, keep_float=workshop.keep_float)
+    made = quantize_artifact(workshop.source, path, kind=kind, calibration=calibration, keep_float=workshop.keep_float)
     kept = ", ".join(pattern.replace("\\", "") for pattern in workshop.keep_float)
-    return [f"kept in float: {kept}"] if kept else None
+    notes = [f"kept in float: {kept}"] if kept else []
+    why = made.made["quantization"].get("calibration", {}).get("unjudged")
+    unsure = "whether the calibration has red and blue in the right order could not be told"
+    return [*notes, f"{unsure}: {why}"] if why else notes
 
 
 def _trained(taught: bool, workshop: Workshop, path: Path) -> Sequence[str] | None:

@@ -169,7 +169,8 @@ def judge(
         if not against:
             against = [Reason("not-built", f"it could not be built: {variant.failed}")]
         return Ruling(variant.kind, "dont", tuple(against))
-    against += _quality(variant, bounds, metric, nouns) + _classes(variant, bounds, nouns)
+    against += _worthless(reference, metric) or _quality(variant, bounds, metric, nouns)
+    against += _classes(variant, bounds, nouns)
     against += _agreement(variant, bounds)
     against += _use(variant, reference, bounds)
     if against:
@@ -217,6 +218,14 @@ def decide(
 
 def _is_slower(variant: VariantFacts, reference: VariantFacts) -> bool:
     return variant.best.whole_ms >= SAME * reference.best.whole_ms
+
+
+def _worthless(reference: VariantFacts, metric: str) -> list[Reason]:
+    """Nothing can be lost of nothing."""
+    if reference.metric is None or reference.metric.value > 0:  # nan: the variant's drop says so
+        return []
+    told = f"float32 itself has {metric} of 0 on this data, so nothing can be lost; measure on data of its kind"
+    return [Reason("not-measured", told)]
 
 
 def _quality(variant: VariantFacts, bounds: Bounds, metric: str, nouns: Nouns) -> list[Reason]:
@@ -287,7 +296,7 @@ def _doubt(variant: VariantFacts, bounds: Bounds, metric: str, nouns: Nouns) -> 
         return None, None
     what = "point" if bounds.max_drop == 1 else "points"
     if drop.value == drop.low == drop.high == 0:
-        objects = "" if counted == variant.images else f" with {counted} {nouns.counted}s"
+        objects = "" if counted == variant.images else f" with {counted} {nouns.counted}{'s' * (counted != 1)}"
         measured = nouns.told(variant.images)
         few = f"{measured if objects else variant.images} are too few to tell {bounds.max_drop:g} {what} of {metric}"
         text = f"on {measured}{objects} nothing changed, but {few}"
