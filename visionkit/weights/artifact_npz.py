@@ -1,5 +1,9 @@
 """Arrays in a `.npz`, written without times and read without pickles, within bounds that are checked before memory is
-taken."""
+taken.
+
+An array (1, H, W, C) that is a function of each channel's levels of an image (H, W, C) that is stored too, as a
+network's input mostly is, is stored as that function's table float32 (256, C), under the name `ARRAY@IMAGE`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ Array = npt.NDArray[Any]
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's first: the same arrays make the same bytes
 MOST_ARRAYS = 10_000
+LEVELS, OF = 256, "@"
 
 
 class ProbesError(Exception):
@@ -27,10 +32,16 @@ class ProbesError(Exception):
 
 
 def pack_probes(arrays: Mapping[str, Array]) -> bytes:
-    """The arrays as the bytes of a compressed `.npz`."""
+    """The arrays as the bytes of a compressed `.npz`.
+
+    Raises:
+        ValueError: a name has an `@` in it.
+    """
+    if unfit := [name for name in arrays if OF in name]:
+        raise ValueError(f"names of arrays have no {OF!r} in them. Received: {unfit[0]!r}.")
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in sorted(arrays.items()):
+        for name, array in sorted(_tabled(arrays).items()):
             one = io.BytesIO()
             npy.write_array(one, np.ascontiguousarray(array).reshape(np.shape(array)), allow_pickle=False)
             archive.writestr(zip_entry(f"{name}.npy"), one.getvalue())
@@ -48,9 +59,51 @@ def unpack_probes(raw: bytes, limit: int) -> dict[str, Array]:
             members = archive.infolist()
             if len(members) > MOST_ARRAYS or sum(member.file_size for member in members) > limit + 256 * len(members):
                 raise ProbesError(f"its probes unpack to more than {limit >> 20} MiB")
-            return {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in members}
+            found = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in members}
+            return _looked_up(found, limit)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise ProbesError(f"its probes are damaged ({error})") from error
+
+
+def _tabled(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays, those that follow from an image's levels as tables."""
+    images = {name: one for name, one in arrays.items() if one.dtype == np.uint8 and one.ndim == 3}
+    found: dict[str, Array] = {}
+    for name, array in arrays.items():
+        near = [key for key, image in images.items() if array.shape == (1, *image.shape) and array.dtype == np.float32]
+        tables = ((key, table) for key in near if (table := _table(images[key], array[0])) is not None)
+        key, kept = next(tables, ("", array))
+        found[f"{name}{OF}{key}" if key else name] = kept
+    return found
+
+
+def _table(image: Array, array: Array) -> Array | None:
+    """What each level of an image (H, W, C) becomes in an array of its shape, float32 (256, C); None if not the same
+    everywhere."""
+    table = np.zeros((LEVELS, image.shape[2]), np.float32)
+    channels = np.arange(image.shape[2])
+    table[image, channels] = array
+    return table if table.size < array.size and np.array_equal(table[image, channels], array) else None
+
+
+def _looked_up(stored: Mapping[str, Array], limit: int) -> dict[str, Array]:
+    """The arrays with those in full that are stored as tables."""
+    found = {name: array for name, array in stored.items() if OF not in name}
+    total = sum(array.nbytes for array in found.values())
+    for key, table in stored.items():
+        name, tabled, of = key.partition(OF)
+        if not tabled:
+            continue
+        image = found.get(of)
+        if image is None or image.dtype != np.uint8 or image.ndim != 3 or name in found:
+            raise ValueError(f"a table for {of!r}, which is no image")
+        if table.dtype != np.float32 or table.shape != (LEVELS, image.shape[2]):
+            raise ValueError(f"a table of {table.dtype} {table.shape}")
+        total += image.size * table.itemsize
+        if total > limit:
+            raise ProbesError(f"its probes unpack to more than {limit >> 20} MiB")
+        found[name] = table[image, np.arange(image.shape[2])][None]
+    return found
 
 
 def _array(raw: bytes) -> Array:
