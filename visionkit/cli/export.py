@@ -63,6 +63,9 @@ def command(model: str, **options: Any) -> None:
     normalisation, decoding and suppression included; raw gives the network's own. Labels, input rule, thresholds and
     probes travel in it. Before it gets its name it is run without VisionKit, by its plain runtime in a process of its
     own, and must say about the probes what the model says in Keras.
+
+    Of a tracker, litert and savedmodel have the signatures exemplar, which sees the object, and search, which sees each
+    frame; onnx and openvino hold one graph, and take no trackers.
     """
     from visionkit.export import export_model
 

@@ -76,12 +76,15 @@ def command(artifact: str, against: str | None, source: str | None, as_json: boo
     _check_trust(found, options["trust_model"])
     probes = check_probes(found)
     same = None if against is None else _agreement(found, against, source, options)
-    layers = {} if against is None else _layers(found, against)
+    layers, why = ({}, "") if against is None else _layers(found, against)
     if as_json:
-        emit_json(_as_json(found, probes, same, layers))
+        emit_json({**_as_json(found, probes, same, layers), "layers_unknown": why or None})
     else:
         for line in _lines(found, probes, same, against, layers, options["layers"]):
             emit(line)
+        if why:
+            emit()
+            emit(f"layers: not compared: {why}")
     _judge(found, probes, same, options["min_agreement"])
 
 
@@ -153,21 +156,21 @@ def _frames(source: str, count: int) -> list[npt.NDArray[np.uint8]]:
     return kept[: 2 * count : 2] if len(kept) > count else kept
 
 
-def _layers(artifact: Artifact, against: str) -> dict[str, list[LayerDifference]]:
-    """Of each network, where layers can be told; nothing where they cannot."""
+def _layers(artifact: Artifact, against: str) -> tuple[dict[str, list[LayerDifference]], str]:
+    """Of each network, where layers can be told; and why, where they cannot."""
     from visionkit.export.verify import layer_differences
     from visionkit.weights import load_card
     from visionkit.weights.artifact import read_artifact
 
     other = read_artifact(against)
     if other is None and _is_file(against):
-        return {}
+        return {}, f"{against} does not say what it is"
     try:
-        return layer_differences(artifact, other or load_card(against))
+        return layer_differences(artifact, other or load_card(against)), ""
     except ModelError as error:
         if error.slug != "layers-unknown":
             raise
-        return {}
+        return {}, error.message
 
 
 def _lines(

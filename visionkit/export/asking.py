@@ -36,14 +36,13 @@ class Question:
 
 
 def ask_alone(
-    artifact: Path, questions: Sequence[Question], kind: str, *, select_tf_ops: bool = False
+    artifact: Path, questions: Sequence[Question], kind: str
 ) -> tuple[list[dict[str, Array]], frozenset[str]]:
     """What the artifact says to each question, by output, and the packages that its process had in memory.
 
     Args:
         artifact: a file or a folder.
         kind: its format.
-        select_tf_ops: a `.tflite` needs TensorFlow's interpreter.
 
     Raises:
         ModelError: `artifact-refused`; its runtime does not run it, dies of it, or takes too long.
@@ -63,7 +62,6 @@ def ask_alone(
             "feeds": str(folder / "feeds.npz"),
             "answers": str(folder / "answers.npz"),
             "calls": calls,
-            "select_tf_ops": select_tf_ops,
         }
         if kind == "keras":  # its layers are ours
             request |= {"modules": ["visionkit.layers"], "path": [entry or str(Path.cwd()) for entry in sys.path]}

@@ -46,7 +46,6 @@ def check_artifact(
     kind: str,
     raw_tolerance: float,
     name: str | os.PathLike[str],
-    select_tf_ops: bool = False,
 ) -> Agreement:
     """How far the artifact's answers are from what is expected, at most.
 
@@ -57,12 +56,11 @@ def check_artifact(
         kind: its format.
         raw_tolerance: of the networks' own outputs, in the share of the largest value, or absolute below 1.
         name: what it is going to be called, for the error.
-        select_tf_ops: a `.tflite` needs TensorFlow's interpreter.
 
     Raises:
         ModelError: `export-differs`.
     """
-    answers, loaded = _answers(artifact, trials, kind, name, select_tf_ops)
+    answers, loaded = _answers(artifact, trials, kind, name)
     agreement = Agreement(loaded=loaded)
     for trial, served in zip(trials, answers, strict=True):
         for output in trial.expected:
@@ -114,11 +112,11 @@ def _judged(
 
 
 def _answers(
-    artifact: Path, trials: Sequence[Trial], kind: str, name: str | os.PathLike[str], select_tf_ops: bool
+    artifact: Path, trials: Sequence[Trial], kind: str, name: str | os.PathLike[str]
 ) -> tuple[list[dict[str, Array]], frozenset[str]]:
     """What the artifact says to each trial, by output."""
     asked = [Question(trial.signature or DEFAULT, trial.inputs) for trial in trials]
     try:
-        return ask_alone(artifact, asked, kind, select_tf_ops=select_tf_ops)
+        return ask_alone(artifact, asked, kind)
     except ModelError as error:
         raise ModelError("export-differs", f"'{safe_text(name)}' was not written: {error.message}") from error

@@ -24,10 +24,16 @@ def check_target(path: str | os.PathLike[str], suffix: str, *, overwrite: bool =
     """`path`, after every reason not to write an artifact there has been looked for; nothing heavy is imported.
 
     Raises:
-        UsageError: `name-unfit`, its suffix is another format's.
+        UsageError: `name-unfit`, its suffix is another format's, or its path no UTF-8.
         OutputError: `exists`, `output-is-symlink`, `output-unwritable`.
     """
     target = Path(path)
+    if any("\ud800" <= char <= "\udfff" for char in str(target.absolute())):
+        raise UsageError(
+            "name-unfit",
+            f"'{safe_text(target)}' has bytes in its path that are not UTF-8, and the libraries that write and read "
+            "models take no others.",
+        )
     if suffix and target.suffix.lower() != suffix:
         raise UsageError("name-unfit", f"the name must end in {suffix}. Received: '{safe_text(target)}'.")
     if suffix:
@@ -38,6 +44,8 @@ def check_target(path: str | os.PathLike[str], suffix: str, *, overwrite: bool =
         target.parent.stat()
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "")
+        if len(os.fsencode(target.name)) > os.pathconf(target.parent, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, "")
     if os.path.lexists(target) and not (overwrite and _is_replaceable(target)):
         way = "it is no SavedModel, so name another" if overwrite else "pass --overwrite or choose another --out"
         raise OutputError("exists", f"'{safe_text(target)}' already exists; {way}")

@@ -51,13 +51,20 @@ def compare_layers(
 ) -> list[LayerDifference]:
     """Every operation of a `.tflite` that is a layer of the reference, in the order in which they run.
 
+    Of several operations that one layer became (the sum, the product and the division of a hard swish on integers),
+    only the last one says what the layer does.
+
     Args:
         reference: outputs by layer, for the same inputs: `layer_outputs`, or `layer_values` of another file.
         content, inputs, signature: as `trace_tflite`.
     """
     rows: list[LayerDifference] = []
     order = list(reference)
-    for operation in trace_tflite(content, inputs, signature):
+    traced = trace_tflite(content, inputs, signature)
+    last = {operation.layers[0]: operation for operation in traced if operation.layers}
+    for operation in traced:
+        if operation.layers and last[operation.layers[0]] is not operation:
+            continue
         # What a signature gives back has a name without layers: it is one that comes after those that were met.
         later = order[order.index(rows[-1].layer) + 1 :] if rows else order
         found = _nearest(operation, operation.layers or later, reference)

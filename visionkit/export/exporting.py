@@ -15,12 +15,14 @@ from visionkit.errors import ModelError, UsageError
 from visionkit.export.destination import check_target, destination
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
 from visionkit.export.size_check import check_size
-from visionkit.io.files import check_not_input
+from visionkit.io.files import check_not_input, writing_to
 from visionkit.weights import card_names, load_card
 from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
 from visionkit.weights.card import Card, sha256_of
 
 if TYPE_CHECKING:
+    import keras
+
     from visionkit.crf import CRFParams
     from visionkit.export.check import Agreement
     from visionkit.export.formats import Format
@@ -34,6 +36,7 @@ __all__ = ["export_model"]
 Image = npt.NDArray[np.uint8]
 
 STORED_BYTES = 16 << 20  # of network tensors among the probes
+ONE_GRAPH = ("onnx", "openvino")  # formats without signatures
 DIGITS = 3  # of differences that are told
 
 
@@ -51,6 +54,7 @@ def export_model(
     probes: Sequence[Image | str | os.PathLike[str]] = (),
     notice: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    change: Callable[[keras.Model], keras.Model] | None = None,
 ) -> Artifact:
     """Write a card's whole model, from pixels to results, and give what was written.
 
@@ -75,9 +79,10 @@ def export_model(
         overwrite: replace what is there, once the new one is complete.
         probes: images uint8 (H, W, 3) BGR, or files, to try it on; two rendered ones without.
         notice, progress: of a download, where the weights are not on this machine.
+        change: of a classifier: its network, filled with weights, to one of other layers that is exported in its place.
 
     Raises:
-        UsageError: `format-unknown`, `format-missing`, `name-unfit`, `option-unfit`, `size-too-small`.
+        UsageError: `format-unknown`, `format-missing`, `format-unfit`, `name-unfit`, `option-unfit`, `size-too-small`.
         OutputError: `exists`, `output-unwritable`, `disk-full`.
         ModelError: `export-backend`, `export-untraceable`, `export-builtins`, `export-differs`, or the card's weights
             are missing or do not fit.
@@ -87,10 +92,13 @@ def export_model(
     chosen = find_format(format)
     card = _card(model)
     _check_options(card, format, batch, crf, allow_select_tf_ops)
-    check_not_input(Path(path), [card.folder, *([] if weights is None else [weights])])
+    with writing_to(path):
+        check_not_input(Path(path), [card.folder, *([] if weights is None else [weights])])
     target = check_target(path, chosen.suffix, overwrite=overwrite)
     check_backend(format)
-    options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress)
+    options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress, change)
+    if change is not None and card.task != "classify":
+        raise UsageError("option-unfit", f"{card.name} is a model to {card.task}; changed are networks of classifiers.")
     plan = make_plan(card, options)
     if size_hw is not None and (told := check_size(plan, card, size_hw)):
         plan.notes = {**plan.notes, "size": told}
@@ -120,7 +128,7 @@ class _Export:
             asked = network_trials(signatures, images) if self.options.format == "keras" else self._asked(trials)
             agreement = self._checked(made, asked, target)
             shown = [self.plan.fit(image) if self.options.fixed else image for image in images]
-            told = trials if self.options.format == "keras" else asked
+            told = asked if self.options.format != "keras" or "" not in self.plan.parts else trials
             kept = stored(told, [image[..., ::-1] for image in shown], STORED_BYTES)
             self._describe(made, signatures, kept, agreement)
         artifact = read_artifact(target)
@@ -146,11 +154,11 @@ class _Export:
 
     def _asked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that the format can answer: a graph of ONNX is one signature."""
-        single = self.options.format in ("onnx", "openvino")
+        single = self.options.format in ONE_GRAPH
         return [trial for trial in trials if not single or trial.signature == "serving_default"]
 
     def _describe(self, made: Path, signatures: Signatures, kept: Mapping[str, Any], agreement: Agreement) -> None:
-        single = self.options.format in ("onnx", "openvino")
+        single = self.options.format in ONE_GRAPH
         calls = signatures.calls
         names = ["serving_default"] if single else [] if self.options.format == "keras" else list(calls)
         description = describe_artifact(
@@ -220,5 +228,11 @@ def _check_options(card: Card, name: str, batch: int, crf: Any, select_tf_ops: b
         raise ValueError(f"`batch` must be a positive integer. Received: batch={batch!r}.")
     if crf is not None and card.task != "segment":
         raise UsageError("option-unfit", f"{card.name} is a model to {card.task}; a CRF refines segmentations.")
+    if card.task == "track" and name in ONE_GRAPH:
+        raise UsageError(
+            "format-unfit",
+            f"{card.name} is a tracker: two networks, one for the object and one for each frame, and {name} holds one "
+            "graph. Export to litert or savedmodel, which have a signature for each.",
+        )
     if select_tf_ops and name != "litert":
         raise UsageError("option-unfit", f"allow_select_tf_ops is for litert. Received: format={name!r}.")

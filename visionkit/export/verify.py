@@ -18,12 +18,17 @@ from visionkit.export.box_match import compare_boxes
 from visionkit.export.check import EMBED_TOLERANCE, difference
 from visionkit.export.divergence import LayerDifference, compare_layers, layer_outputs, layer_values
 from visionkit.export.plan import ExportOptions, make_plan
+from visionkit.export.probes import NETWORK
 from visionkit.export.signatures import EMBED, IMAGE
+from visionkit.io.text import safe_text
 from visionkit.runtime.convert import DEFAULT
 from visionkit.runtime.files import ModelFile, check_archive, load_tflite
+from visionkit.runtime.litert import open_litert
+from visionkit.runtime.steps import from_steps
 from visionkit.runtime.vet import vet_tflite
 from visionkit.tasks.detect import DetectOptions
 from visionkit.tasks.model_files import is_model_file
+from visionkit.weights import card_names
 from visionkit.weights.artifact import Artifact, model_bytes, read_artifact
 
 if TYPE_CHECKING:
@@ -71,7 +76,8 @@ def check_probes(artifact: Artifact) -> list[ProbeRow]:
     """Runs the artifact by its plain runtime alone on the probes that it carries.
 
     Raises:
-        ModelError: `probes-missing`, there are none in it; `artifact-refused`, the runtime does not run it.
+        ModelError: `probes-missing`, there are none in it; `artifact-refused`, the runtime does not run it;
+            `verify-impossible`, no runtime for Python does.
     """
     probes = _probes(artifact)
     if not probes:
@@ -83,9 +89,16 @@ def check_probes(artifact: Artifact) -> list[ProbeRow]:
                 "`visionkit export --format litert` or savedmodel writes can be verified.",
             )
         raise ModelError("probes-missing", f"{name} carries no probes; export it again, or use --against")
-    wants_tf = bool(artifact.made.get("select_tf_ops"))
+    if foreign := artifact.made.get("select_tf_ops"):
+        raise ModelError(
+            "verify-impossible",
+            f"{artifact.path.name} cannot be verified or run here: {safe_text(', '.join(foreign))} "
+            "need TensorFlow's kernels, which no interpreter for Python has. When it was made, the graph that it was "
+            "converted from was run in their place. Try it where they are linked in, or export without "
+            "--allow-select-tf-ops, or to savedmodel.",
+        )
     asked = [probe.question for probe in probes]
-    answers, _ = ask_alone(artifact.path, asked, artifact.format, select_tf_ops=wants_tf)
+    answers, _ = ask_alone(artifact.path, asked, artifact.format)
     rows: dict[tuple[str, str], ProbeRow] = {}
     for probe, answer in zip(probes, answers, strict=True):
         for output in probe.expected:
@@ -119,14 +132,32 @@ def layer_differences(artifact: Artifact, against: Card | Artifact) -> dict[str,
         inputs = {name: told[name] for name in _input_names(artifact, signature, told) if name in told}
         if not inputs:
             continue
+        inputs = _as_floats(content, signature, inputs)
         if isinstance(against, Artifact):
-            if signature not in against.parts.values():
-                raise ModelError("layers-unknown", f"{against.path.name} has no signature {signature!r}")
-            reference = layer_values(model_bytes(against.path), inputs, signature)
+            reference = _values_of(against, signature, inputs)
         else:
             reference = layer_outputs(networks[signature], inputs)
         found[signature] = compare_layers(reference, content, inputs, signature)
     return found
+
+
+def _values_of(artifact: Artifact, signature: str, inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """What the layers of another `.tflite` say to the same inputs."""
+    if signature not in artifact.parts.values():
+        raise ModelError("layers-unknown", f"{artifact.path.name} has no signature {signature!r}")
+    try:
+        return layer_values(model_bytes(artifact.path), inputs, signature)
+    except ModelError as error:
+        if error.slug != "model-signature":
+            raise
+        raise ModelError("layers-unknown", f"{artifact.path.name} takes other inputs: {error.message}") from error
+
+
+def _as_floats(content: bytes, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs in the steps of a `.tflite` as what they stand for."""
+    with open_litert(content, threads=1, key=signature, label="the artifact") as runner:
+        told = {name: runner.inputs[name].quantization for name in inputs}
+    return {name: from_steps(array, told[name]) for name, array in inputs.items()}
 
 
 def _networks(artifact: Artifact, card: Card) -> Mapping[str, Any]:
@@ -149,10 +180,9 @@ def read_described(path: str | os.PathLike[str]) -> Artifact:
     found = read_artifact(os.fspath(path))
     if found is None:
         _check_whole(path)
-        raise ModelError(
-            "not-an-artifact",
-            f"{os.fspath(path)!r} is no file that `visionkit export` or `quantize` wrote: it has no probes",
-        )
+        name = os.fspath(path)
+        why = "it is a card: export it, and verify what is written" if name in card_names() else "it has no probes"
+        raise ModelError("not-an-artifact", f"{name!r} is no file that `visionkit export` or `quantize` wrote: {why}")
     return found
 
 
@@ -184,6 +214,9 @@ def _probes(artifact: Artifact) -> list[_Probe]:
         }
         if expected and artifact.format != "keras":
             asked.append(_Probe(Question(DEFAULT, feed), expected))
+    if artifact.format == "keras" and (told := _stored(stored, f"raw/{NETWORK}/")):
+        places = {name: value for name, value in told.items() if name.isdigit()}
+        asked.append(_Probe(Question(DEFAULT, {k: v for k, v in told.items() if k not in places}), places))
     features = _stored(stored, f"raw/{EMBED}/")
     if features and "0" in feeds and artifact.format in GRAPHS:
         asked.append(_Probe(Question(EMBED, feeds["0"]), features))

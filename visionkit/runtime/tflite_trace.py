@@ -77,6 +77,10 @@ def trace_tflite(content: bytes, inputs: Mapping[str, Array], signature: str | N
             raise ModelError(
                 "model-signature", f"signature {key!r} takes {', '.join(details)}; received {', '.join(inputs)}"
             )
+        for name, detail in details.items():
+            if tuple(detail["shape"]) != np.shape(inputs[name]):
+                told = f"{tuple(map(int, detail['shape']))}; received {np.shape(inputs[name])}"
+                raise ModelError("model-signature", f"signature {key!r} takes {name} of the shape {told}")
         run(**{name: _fed(inputs[name], details[name]) for name in details})
         return [
             traced
