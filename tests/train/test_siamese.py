@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -84,32 +86,54 @@ def test_the_loss_of_the_truth_is_almost_none() -> None:
     assert wrong > 10
 
 
-def test_training_goes_on_where_it_stopped(material: Material, tmp_path: Path) -> None:
-    def network() -> keras.Model:
-        keras.utils.set_random_seed(0)
-        return siambox(stem=4, features=8, width=8, depth=1)
-
-    whole = train_siamese(network(), material, steps=4, out=tmp_path / "whole", batch=2, seed=1)
-    train_siamese(network(), material, steps=4, out=tmp_path / "parts", batch=2, seed=1, stop_at=2)
-    parts = train_siamese(network(), material, steps=4, out=tmp_path / "parts", batch=2, seed=1)
-    for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
-        assert np.allclose(a, b, atol=1e-5)
-    rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["step"] == 4
+STEPS, KILLED, STOP = 10, 2, 5
+RATE = 1.5e-3
 
 
-def test_the_learning_rate_ends_at_a_hundredth(material: Material, tmp_path: Path) -> None:
+@dataclass
+class Trained:
+    """A training of ten steps: learning rates after each, the weights at step `STOP`, its folder at step `KILLED`."""
+
+    rates: list[float] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    killed: Path = Path()
+
+
+def network() -> keras.Model:
     keras.utils.set_random_seed(0)
-    network = siambox(stem=4, features=8, width=8, depth=1)
-    rates: list[float] = []
+    return siambox(stem=4, features=8, width=8, depth=1)
+
+
+@pytest.fixture(scope="module")
+def whole(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    root = tmp_path_factory.mktemp("siamese")
+    seen = Trained(killed=root / "killed")
+
+    def watch(trainer: SiameseTrainer) -> None:
+        seen.rates.append(float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate)))
+        if len(seen.rates) == KILLED + 1:  # not yet saved
+            shutil.copytree(root / "whole", seen.killed)
+        if len(seen.rates) == STOP:
+            seen.weights = trainer.network.get_weights()
+
+    out = root / "whole"
     train_siamese(
-        network,
-        material,
-        steps=20,
-        out=tmp_path,
-        batch=1,
-        learning_rate=0.01,
-        watch=lambda trainer: rates.append(float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))),
+        network(), material, steps=STEPS, out=out, batch=2, seed=1, save_every=KILLED, learning_rate=RATE, watch=watch
     )
-    assert max(rates) == pytest.approx(0.01, rel=1e-3)
-    assert rates[-1] == pytest.approx(0.0001, rel=0.05)
+    return seen
+
+
+def test_training_goes_on_where_it_stopped(whole: Trained, material: Material) -> None:
+    out = whole.killed
+    assert json.loads((out / "state.json").read_text())["step"] == KILLED
+    parts = train_siamese(network(), material, steps=STEPS, out=out, batch=2, seed=1, learning_rate=RATE, stop_at=STOP)
+    for a, b in zip(whole.weights, parts.get_weights(), strict=True):
+        assert np.allclose(a, b, atol=1e-5)
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == json.loads((out / "state.json").read_text())["step"] == STOP
+
+
+def test_the_learning_rate_ends_at_a_hundredth(whole: Trained) -> None:
+    assert len(whole.rates) == STEPS
+    assert max(whole.rates) == pytest.approx(RATE, rel=1e-3)
+    assert whole.rates[-1] == pytest.approx(RATE / 100, rel=0.05)
