@@ -55,6 +55,21 @@ def judged(model, data, out, *, kinds=("int8",), bounds=BOUNDS, **wishes):
     return judge_variants(model, DataChoice(data), asked, out).report
 
 
+@pytest.fixture(scope="module")
+def right(made, tmp_path_factory):
+    """The control of the faulty calibrations: the very same images, normalised once."""
+    root = tmp_path_factory.mktemp("right")
+    np.save(root / "right.npy", planted.network_inputs(training_images(made.data)))
+    return judged(made.sound, made.data, root / "out", calibration=root / "right.npy")
+
+
+@pytest.fixture(scope="module")
+def partly(made, tmp_path_factory):
+    """The folder and the report of a run in which one of two kinds cannot be built."""
+    out = tmp_path_factory.mktemp("partly") / "out"
+    return out, judged(made.sound, made.data, out, kinds=("qat", "float16"))
+
+
 def reasons(report, kind="int8"):
     ruling = next(one for one in report.decision.rulings if one.kind == kind)
     return {reason.slug for reason in ruling.reasons}
@@ -130,7 +145,7 @@ def test_the_layers_at_fault_are_found_and_rescued(made, tmp_path):
         (lambda images: planted.network_inputs([image[..., ::-1] for image in images]), "BGR for RGB"),
     ],
 )
-def test_a_faulty_calibration_is_not_shipped(made, tmp_path, fault, word):
+def test_a_faulty_calibration_is_not_shipped(made, right, tmp_path, fault, word):
     images = training_images(made.data)
     np.save(tmp_path / "wrong.npy", fault(images))
     report = judged(made.sound, made.data, tmp_path / "out", calibration=tmp_path / "wrong.npy")
@@ -138,10 +153,7 @@ def test_a_faulty_calibration_is_not_shipped(made, tmp_path, fault, word):
     assert reasons(report) == {"calibration"}
     assert word in report.decision.sentence
     assert any("--trust-calibration" in note for note in report.notes)
-    # the control: the same images, right
-    np.save(tmp_path / "right.npy", planted.network_inputs(images))
-    report = judged(made.sound, made.data, tmp_path / "right", calibration=tmp_path / "right.npy")
-    assert report.decision.ship == "int8"
+    assert right.decision.ship == "int8"
 
 
 def test_without_the_check_twice_normalised_is_caught_by_what_it_does(made, tmp_path):
@@ -161,15 +173,20 @@ def test_an_interrupted_run_leaves_nothing(made, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         judge_variants(made.sound, DataChoice(made.data), asked, tmp_path / "out", tell=stop)
     assert list(tmp_path.iterdir()) == []
-    judge_variants(made.sound, DataChoice(made.data), asked, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "verdict.json").read_text())["ship"] == "float16"
+
+
+def test_a_run_that_is_there_is_not_written_over(made, partly):
+    out, _ = partly
+    before = (out / "verdict.json").read_bytes()
+    assert json.loads(before)["ship"] == "float16"
     with pytest.raises(OutputError, match="already exists"):
-        judge_variants(made.sound, DataChoice(made.data), asked, tmp_path / "out")
+        judged(made.sound, made.data, out, kinds=("float16",))
+    assert (out / "verdict.json").read_bytes() == before
 
 
-def test_a_variant_that_cannot_be_built_stands_in_the_report(made, tmp_path):
-    report = judged(made.sound, made.data, tmp_path / "out", kinds=("qat", "float16"))
+def test_a_variant_that_cannot_be_built_stands_in_the_report(partly):
+    out, report = partly
     assert reasons(report, "qat") == {"not-built"}
     assert "starts from a card" in facts(report, "qat").failed
     assert report.decision.ship == "float16"
-    assert "starts from a card" in (tmp_path / "out" / "report.html").read_text()
+    assert "starts from a card" in (out / "report.html").read_text()
