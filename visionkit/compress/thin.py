@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from visionkit.compress.operations import zipped_size
 from visionkit.errors import ModelError
-from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
+from visionkit.weights.artifact import Artifact, retell
 
 if TYPE_CHECKING:
     import keras
@@ -99,11 +99,7 @@ def write_thinned(
         weights = Path(folder) / "thin.weights.h5"
         network.save_weights(weights)
         made = export_model(card, path, format="litert", weights=weights)
-    _describe(made, kind, options)
-    found = read_artifact(path)
-    if found is None:
-        raise ModelError("artifact-corrupt", f"'{path}' does not tell what it is after it was written")
-    return found, network
+    return retell(made, kind, thinned={"epochs": options.epochs, "seed": options.seed}), network
 
 
 def kernels(network: keras.Model) -> dict[str, Floats]:
@@ -146,9 +142,3 @@ def _batches(card: Card, data: DataChoice, options: ThinOptions) -> TrainingBatc
         batch=min(options.batch, len(learn)),
         seed=options.seed,
     )
-
-
-def _describe(made: Artifact, kind: str, options: ThinOptions) -> None:
-    probes = made.probes()
-    facts = {**made.made, "thinned": {"epochs": options.epochs, "seed": options.seed}}
-    attach(made.path, describe_artifact(made.card, kind=kind, parts=made.parts, probes=probes, made=facts), probes)

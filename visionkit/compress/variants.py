@@ -179,14 +179,14 @@ def _aware(name: str, says: str, *, taught: bool) -> Kind:
     return Kind(name, f"{says} (class folders)", functools.partial(_trained, taught), trained=True)
 
 
-def _thinned(module: str, workshop: Workshop, path: Path) -> Sequence[str]:
+def _built_in(module: str, workshop: Workshop, path: Path) -> Sequence[str]:
     built: Sequence[str] = importlib.import_module(f"visionkit.compress.{module}").build(workshop, path)
     return built
 
 
 def _thin(name: str, module: str, says: str) -> Kind:
     needs = ("tensorflow_model_optimization", "tf_keras")
-    return Kind(name, f"{says} (class folders)", functools.partial(_thinned, module), needs=needs, trained=True)
+    return Kind(name, f"{says} (class folders)", functools.partial(_built_in, module), needs=needs, trained=True)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -200,6 +200,7 @@ KINDS: Mapping[str, Kind] = {
         _aware("qat-taught", "the same, and taught by the float model's answers beside the labels", taught=True),
         _thin("pruned", "prune", "trained on with most weights zero: small when zipped, as fast as before"),
         _thin("clustered", "cluster", "trained on with few values in a kernel: small when zipped, as fast as before"),
+        Kind("svd", "large fully connected layers as two smaller ones each", functools.partial(_built_in, "truncate")),
     )
 }
 DEFAULT_KINDS = ("float16", "dynamic", "int8", "int8-io")

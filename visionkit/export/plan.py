@@ -40,6 +40,7 @@ class ExportOptions:
         crf: of a segmenter: refine by it, inside the artifact.
         weights: a file with weights in the place of the card's own.
         notice, progress: of a download, where the weights are not on this machine.
+        change: what becomes of a classifier's network, filled with weights, before it is exported.
     """
 
     format: str = "savedmodel"
@@ -49,6 +50,7 @@ class ExportOptions:
     weights: str | Path | None = None
     notice: Callable[[str], None] | None = None
     progress: Progress | None = None
+    change: Callable[[keras.Model], keras.Model] | None = None
 
     @property
     def fixed(self) -> bool:

@@ -42,7 +42,8 @@ def make_plan(card: Card, options: ExportOptions) -> ExportPlan:
     if rule.resize_size is not None:  # a card's crop never reaches beyond the image
         rule = dataclasses.replace(rule, resize_size=max(rule.resize_size, *rule.size_hw))
     network = card_network(card, rule, weights=options.weights, notice=options.notice, progress=options.progress)
-    return _Story(network.model(), rule, _described(card, rule)).plan()
+    model = network.model()
+    return _Story(options.change(model) if options.change else model, rule, _described(card, rule)).plan()
 
 
 class _Story:

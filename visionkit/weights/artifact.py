@@ -26,7 +26,7 @@ from visionkit.weights.card import Card
 from visionkit.weights.card_file import parse_card
 from visionkit.weights.schema import Field, SchemaError, check
 
-__all__ = ["Artifact", "attach", "describe_artifact", "has_description", "model_bytes", "read_artifact"]
+__all__ = ["Artifact", "attach", "describe_artifact", "has_description", "model_bytes", "read_artifact", "retell"]
 
 Array = npt.NDArray[Any]
 
@@ -210,6 +210,21 @@ def read_artifact(path: str | Path) -> Artifact | None:
         probe_names=tuple(description["probes"]),
         version=description["version"],
     )
+
+
+def retell(artifact: Artifact, kind: str, **made: Any) -> Artifact:
+    """An artifact of another kind, with more to tell of how it was made; the model and its probes stay.
+
+    Raises:
+        ModelError: as `attach` and `read_artifact`.
+    """
+    probes, facts = artifact.probes(), {**artifact.made, **made}
+    told = describe_artifact(artifact.card, kind=kind, parts=artifact.parts, probes=probes, made=facts)
+    attach(artifact.path, told, probes)
+    found = read_artifact(artifact.path)
+    if found is None:
+        raise _corrupt(artifact.path, "it does not tell what it is after it was written")
+    return found
 
 
 def has_description(path: Path) -> bool:
