@@ -147,6 +147,14 @@ def test_patience_ends_it_early(tmp_path: Path) -> None:
     assert len(result.history) == 3
 
 
+def test_a_step_is_traced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[object] = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(self) or step(self, data))
+    fit(small(), Noise(), Nothing(), out=tmp_path, options=FitOptions(epochs=2))
+    assert len(traced) == 1
+
+
 class Noise:
     steps_per_epoch = 4
 

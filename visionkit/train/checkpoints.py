@@ -76,7 +76,6 @@ def resume(trainer: keras.Model, out: Path, told: dict[str, Any]) -> FitResult:
             "training-differs",
             f"{out} holds a training with other settings: {told_apart}. Give the same ones to go on, or another --out.",
         )
-    trainer.optimizer.build(trainer.trainable_variables)
     try:
         trainer.load_weights(out / table["checkpoint"])
     except (OSError, ValueError, KeyError) as error:

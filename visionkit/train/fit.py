@@ -209,14 +209,19 @@ def _compiled(network: keras.Model, goal: Goal, options: FitOptions, steps: int)
     )
     no_decay = ("bias", "gamma", "beta")
     optimizer.exclude_from_weight_decay(var_names=list(no_decay))
+    accuracy = goal.accuracy
+    if not isinstance(accuracy, keras.metrics.Metric):
+        accuracy = keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
     trainer = keras.Model(network.input, network.output, name="trainer")
     trainer.compile(
         optimizer=optimizer,
         loss=goal.loss,
-        metrics=[goal.accuracy],
+        metrics=[accuracy],
         # XLA makes convolutions on a CPU slower by far, except on JAX, which has nothing else
         jit_compile={"jax": True, "tensorflow": has_gpu()}.get(keras.backend.backend(), False),
     )
+    # the optimizer's variables, as the metric's above, are made here: where the first step does, it is traced twice
+    optimizer.build(trainer.trainable_variables)
     return trainer
 
 

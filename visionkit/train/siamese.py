@@ -111,6 +111,7 @@ def train_siamese(
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=5.0)
     trainer.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    optimizer.build(trainer.trainable_variables)  # where the first step does it, TensorFlow traces that twice
     done = _resume(trainer, out)
     started, losses = time.monotonic(), []
     batches = pair_batches(material, seed=seed, batch=batch, workers=workers, skip=done, sampler=sampler)
@@ -150,6 +151,5 @@ def _resume(trainer: SiameseTrainer, out: Path) -> int:
     state = out / "state.json"
     if not state.exists():
         return 0
-    trainer.optimizer.build(trainer.trainable_variables)
     trainer.load_weights(out / "last.weights.h5")
     return int(json.loads(state.read_text())["step"])
