@@ -13,9 +13,11 @@ import pytest
 from tests.export.unsaturated import small_card
 from tests.tasks.made_segment import write_segment_card
 from visionkit.cli.shell import run
-from visionkit.errors import UsageError
+from visionkit.cli.verify import _agreement
+from visionkit.errors import ModelError, UsageError
 from visionkit.export import divergence, export_model
 from visionkit.export import verify as verifying
+from visionkit.export.box_match import compare_boxes
 from visionkit.export.destination import check_target
 from visionkit.export.divergence import compare_layers
 from visionkit.export.verify import check_probes, read_described
@@ -165,3 +167,45 @@ def test_a_batch_that_nobody_has_is_one_image(exported: Path, tmp_path: Path) ->
     artifact = read_artifact(path)
     assert artifact is not None
     assert any(row.signature == "serving_default" for row in check_probes(artifact))  # one image, as if it said nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("boxes", None),
+        ("scores", None),
+        ("boxes", np.zeros((1, 3), np.float32)),
+        ("scores", np.zeros((1, 5), np.float32)),
+        ("xyxy", np.zeros((1,), np.float32)),
+        ("num_detections", np.float32([np.nan])),
+        ("num_detections", np.int32(1)),
+    ],
+)
+def test_answers_of_another_form_are_others(name: str, value: np.ndarray | None) -> None:
+    """What a file tells of its boxes is not believed, on either side."""
+    box = np.float32([[[0, 0, 1, 1], [0, 0, 0, 0]]])
+    one = {"boxes": box, "xyxy": box, "scores": np.float32([[0.9, 0]]), "classes": np.int32([[1, 0]])}
+    good = {**one, "num_detections": np.int32([1])}
+    bad = {key: part for key, part in good.items() if key != name} | ({} if value is None else {name: value})
+    compare = compare_boxes(conf=0.05, iou=0.5)
+    assert compare(good, good, "classes", 1e-4) == 0.0
+    assert compare(bad, good, "classes", 1e-4) == compare(good, bad, "classes", 1e-4) == 1.0
+
+
+def test_probes_that_fill_the_memory_are_refused(exported: Path, tmp_path: Path) -> None:
+    path = retold(exported, tmp_path / "many.tflite", signatures={"serving_default": ["image: uint8 (9999, 4, 4, 3)"]})
+    artifact = read_described(path)
+    large = {**artifact.probes(), "image_0": np.zeros((400, 400, 3), np.uint8)}
+    attach(path, describe_artifact(artifact.card, parts=artifact.parts, probes=large, made=dict(artifact.made)), large)
+    with pytest.raises(ModelError, match="probes of more than 1024 MiB"):
+        check_probes(read_described(path))
+
+
+def test_trust_is_given_to_either_folder(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = tmp_path / "saved", []
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(b"")
+    monkeypatch.setattr("visionkit.api.load", lambda path, **how: asked.append((Path(path).name, how)))
+    monkeypatch.setattr("visionkit.evaluate.agreement.agreement", lambda *_: None)
+    _agreement(read_described(exported), str(folder), None, {"trust_model": True})
+    assert asked == [("tiny.tflite", {"task": None}), ("saved", {"task": "classify", "trust": True})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +57,7 @@ WORDS = {
     help="Fail with exit code 5 where the two agree less.",
 )
 @click.option("--layers", type=click.IntRange(min=0), default=0, metavar="N", help="Show the N worst layers as well.")
-@click.option("--trust-model", is_flag=True, help="The file may run code (a SavedModel can).")
+@click.option("--trust-model", is_flag=True, help="The files may run code (a SavedModel can).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(artifact: str, against: str | None, source: str | None, as_json: bool, **options: Any) -> None:
     """Check ARTIFACT, a file that export or quantize wrote, on this machine.
@@ -73,6 +74,8 @@ def command(artifact: str, against: str | None, source: str | None, as_json: boo
     found = read_described(artifact)
     if against is not None:
         _check_task(found, against)
+        if found.card.task == "track" and None in (source, options["xyxy"]):
+            raise UsageError("no-box", "Trackers are compared on a video: give --source and the object's --box in it.")
     _check_trust(found, options["trust_model"])
     probes = check_probes(found)
     same = None if against is None else _agreement(found, against, source, options)
@@ -116,18 +119,18 @@ def _agreement(artifact: Artifact, against: str, source: str | None, options: di
     from visionkit.api import load
     from visionkit.evaluate.agreement import agreement, agreement_of_tracks
 
-    how = {"trust": options["trust_model"]}
-    first = load(artifact.path, **(how if artifact.format == "savedmodel" else {}))
-    second = load(against, task=artifact.card.task if _is_file(against) else None)
+    def opened(path: str | Path) -> Any:
+        how = {"trust": options["trust_model"]} if (Path(path) / "saved_model.pb").is_file() else {}
+        return load(path, task=artifact.card.task if _is_file(path) else None, **how)
+
+    first, second = opened(artifact.path), opened(against)
     frames = _images(artifact) if source is None else _frames(source, options["frames"])
     if artifact.card.task != "track":
         return agreement(first, second, frames)
-    if options["xyxy"] is None or source is None:
-        raise UsageError("no-box", "Trackers are compared on a video: give --source and the object's --box in it.")
     return agreement_of_tracks(first, second, frames, options["xyxy"])
 
 
-def _is_file(name: str) -> bool:
+def _is_file(name: str | Path) -> bool:
     from visionkit.tasks.load_classify import is_model_file
 
     return is_model_file(name)

@@ -18,6 +18,7 @@ Answer = Mapping[str, Array]
 
 TIE = 1e-4  # of scores and of overlaps: nearer than this, arithmetic's last digits decide
 NEAR = 0.02  # boxes further apart, in shares of the image, or scores, are not the same box
+NEEDED = ("boxes", "scores", "classes", "num_detections")
 MOST_TIES = 0.02  # of the boxes; one may be in every answer
 
 
@@ -49,6 +50,8 @@ def compare_boxes(*, conf: float, iou: float) -> Callable[[Answer, Answer, str, 
     """
 
     def compare(served: Answer, expected: Answer, output: str, tolerance: float) -> float | None:
+        if not (_is_answer(expected) and _is_answer(served) and set(expected) <= set(served)):
+            return 1.0
         batch = len(expected["num_detections"])
         if any(len(served[name]) != batch for name in expected):
             return 1.0
@@ -72,6 +75,22 @@ def compare_boxes(*, conf: float, iou: float) -> Callable[[Answer, Answer, str, 
         return float(apart.max(initial=0.0))
 
     return compare
+
+
+def _is_answer(answer: Answer) -> bool:
+    """Whether it has a detector's outputs, of shapes that go together."""
+    if not set(NEEDED) <= set(answer):
+        return False
+    boxes, count = answer["boxes"], answer["num_detections"]
+    rows = [part for name, part in answer.items() if name != "num_detections"]
+    return (
+        boxes.ndim == 3
+        and boxes.shape[2] == 4
+        and count.dtype.kind in "iu"
+        and count.shape == boxes.shape[:1]
+        and all(part.shape[:2] == boxes.shape[:2] for part in rows)
+        and answer["scores"].shape == answer["classes"].shape == boxes.shape[:2]
+    )
 
 
 def match_boxes(served: Answer, expected: Answer, *, conf: float, iou: float) -> BoxMatch:

@@ -26,6 +26,7 @@ from visionkit.runtime.files import ModelFile, check_archive, load_tflite
 from visionkit.runtime.litert import open_litert
 from visionkit.runtime.steps import from_steps
 from visionkit.runtime.vet import vet_tflite
+from visionkit.tasks.artifact_network import described
 from visionkit.tasks.detect import DetectOptions
 from visionkit.tasks.model_files import is_model_file
 from visionkit.weights import card_names
@@ -40,6 +41,7 @@ Array = npt.NDArray[Any]
 
 GRAPHS = ("savedmodel", "litert")  # formats with several signatures
 FLOAT_TOLERANCE = 1e-4  # where the artifact does not say its own
+MOST_FED = 1 << 30  # bytes of a batch
 STEPS = 1  # of integers: kernels of other machines may round the other way
 FLIPPED = 1e-3  # of a map's pixels: labels of nearly equal scores
 SUPPRESSION = 0.5  # overlap, only to tell ties; the networks' own limits lie near it
@@ -205,6 +207,8 @@ def _probes(artifact: Artifact) -> list[_Probe]:
     stored = artifact.probes()
     images = {name.removeprefix("image_"): value for name, value in stored.items() if name.startswith("image_")}
     batch, asked = _batch(artifact), []
+    if any(image.nbytes * batch > MOST_FED for image in images.values()):
+        raise ModelError("artifact-corrupt", f"{artifact.path.name} asks for probes of more than {MOST_FED >> 20} MiB")
     feeds = {place: {IMAGE: np.repeat(image[None], batch, axis=0)} for place, image in sorted(images.items())}
     for place, feed in feeds.items():
         expected = {
@@ -269,11 +273,12 @@ def _apart(
         return _raw_apart(answer.get(output), expected[output], EMBED_TOLERANCE if signature == EMBED else wide)
     limit = float(told.get(output, FLOAT_TOLERANCE))
     if artifact.card.task == "detect":
-        conf = float(artifact.card.options.get("conf", DetectOptions().conf))
-        one = {name: value[:1] for name, value in answer.items()}
+        with described(artifact):
+            conf = float(artifact.card.options.get("conf", DetectOptions().conf))
+        one = {name: value[:1] for name, value in answer.items() if value.ndim}
         apart = compare_boxes(conf=conf, iou=SUPPRESSION)(one, {k: v[None] for k, v in expected.items()}, output, limit)
         return (0.0 if apart is None else apart), limit
-    served = {name: value[0] for name, value in answer.items()}
+    served = {name: value[0] for name, value in answer.items() if value.ndim}
     found, wanted = served.get(output), expected[output]
     if wanted.dtype.kind in "iu" and wanted.ndim > 1 and found is not None and found.shape == wanted.shape:
         return float((found != wanted).mean()), FLIPPED
