@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from visionkit.errors import OutputError
 from visionkit.export.destination import destination
 from visionkit.export.folder import new_folder
 from visionkit.io.hidden import DAY_S, clear_abandoned, hidden_folder
@@ -117,3 +119,15 @@ def test_what_is_not_ours_stays(tmp_path: Path, dead: int) -> None:
     clear_abandoned(tmp_path / "nowhere")
     assert names(tmp_path) == before
     assert (theirs / "half").is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_who_comes_second_replaces_only_what_may_be(tmp_path: Path, overwrite: bool) -> None:
+    target = tmp_path / "net"
+    told = contextlib.nullcontext() if overwrite else pytest.raises(OutputError, match="by somebody else meanwhile")
+    with told, new_folder(target, overwrite=overwrite) as folder:
+        (folder / "mine").write_text("mine")
+        with new_folder(target) as other:
+            (other / "theirs").write_text("theirs")
+    assert names(target) == {"mine" if overwrite else "theirs"}
+    assert names(tmp_path) == {"net"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,10 +34,24 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         raise OutputError("exists", f"'{safe_text(target)}' already exists; {way} or choose another name")
     with hidden_folder(target) as hidden, writing_to(target):
         yield hidden
-        _publish(hidden, target)
+        if overwrite:
+            _replace(hidden, target)
+        else:
+            _put(hidden, target)
+        sync_folder(target.parent)
 
 
-def _publish(folder: Path, target: Path) -> None:
+def _put(folder: Path, target: Path) -> None:
+    """Raises OutputError `exists` where somebody else has made the target meanwhile."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise OutputError("exists", f"'{safe_text(target)}' was created by somebody else meanwhile") from None
+
+
+def _replace(folder: Path, target: Path) -> None:
     old = folder.with_name(f"{folder.name}{OLD}")
     with contextlib.suppress(FileNotFoundError):
         target.rename(old)
@@ -46,5 +61,4 @@ def _publish(folder: Path, target: Path) -> None:
         with contextlib.suppress(OSError):
             old.rename(target)
         raise
-    sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
