@@ -205,7 +205,8 @@ def test_what_cannot_be_quantized_is_told(source, made, tmp_path):
     foreign = tmp_path / "foreign.tflite"
     foreign.write_bytes(model_bytes(source))
     old = read_artifact(source)
-    attach(foreign, describe_artifact(old.card, kind="float32", parts=old.parts, made={"select_tf_ops": ["FlexErf"]}), {})
+    described = describe_artifact(old.card, kind="float32", parts=old.parts, made={"select_tf_ops": ["FlexErf"]})
+    attach(foreign, described, {})
     for given, options, error, slug in (
         (source, {"kind": "int4"}, UsageError, "kind-unknown"),
         (source, {"kind": "int8", "engine": "best"}, UsageError, "engine-unknown"),

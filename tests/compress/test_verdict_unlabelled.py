@@ -16,6 +16,7 @@ from visionkit.compress.report_data import Disagreement
 from visionkit.compress.trials import DataChoice, Frames, make_trial
 from visionkit.errors import InputError, ModelError, UsageError
 from visionkit.structures import Classification, Detections
+from visionkit.weights import card_names, load_card
 
 
 def by_brightness(threshold):
@@ -98,3 +99,22 @@ def test_a_calibration_that_cannot_be_read_is_told_before_any_work(tmp_path):
         trial.calibrate(str(tmp_path / "none"))
     chosen = trial.calibrate(None, count=3)(tmp_path / "any.tflite")
     assert len(chosen) == 3
+
+
+def test_of_a_float_model_that_finds_nothing_nothing_is_said():
+    from visionkit.compress.verdict import Bounds, Interval, VariantFacts, judge
+
+    def facts(value):
+        same = Interval(0.0, 0.0, 0.0)
+        return VariantFacts("int8", Interval(value, 0, 1), same, images=400, size=1, zipped=1)
+
+    ruling = judge(facts(0.0), facts(0.0), Bounds(), "mAP50")
+    assert [reason.slug for reason in ruling.reasons] == ["not-measured"]
+    assert "float32 itself has mAP50 of 0" in ruling.reasons[0].text
+    assert judge(facts(0.5), facts(0.5), Bounds(), "mAP50").verdict == "ship"
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_of_every_card_missing_data_is_told_before_any_work(name, tmp_path):
+    with pytest.raises(InputError):
+        make_trial(load_card(name), DataChoice(tmp_path))

@@ -222,7 +222,7 @@ def _is_slower(variant: VariantFacts, reference: VariantFacts) -> bool:
 
 def _worthless(reference: VariantFacts, metric: str) -> list[Reason]:
     """Nothing can be lost of nothing."""
-    if reference.metric is None or reference.metric.value > 0:  # nan: the variant's drop says so
+    if reference.metric is None or not reference.metric.value <= 0:  # of nan, the variant's drop tells
         return []
     told = f"float32 itself has {metric} of 0 on this data, so nothing can be lost; measure on data of its kind"
     return [Reason("not-measured", told)]
