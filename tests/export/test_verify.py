@@ -18,7 +18,7 @@ from tests.export.unsaturated import small_card
 from visionkit.cli.shell import run as shell
 from visionkit.errors import ModelError
 from visionkit.export import export_model
-from visionkit.export.divergence import LayerDifference, compare_layers, first_diverging, layer_values
+from visionkit.export.divergence import LayerDifference, compare_files, first_diverging
 from visionkit.export.probes import SIZES, rendered
 from visionkit.export.verify import check_probes, layer_differences, read_described
 from visionkit.runtime.tflite_file import read_model, text_of, write_model
@@ -219,7 +219,7 @@ def test_a_file_is_traced_by_its_signature(exported: Path) -> None:
     steps = trace_tflite(content, inputs, "raw")
     assert [step.kind for step in steps if "CONV" in step.kind]
     assert all(np.isfinite(step.value).all() for step in steps)
-    assert first_diverging(compare_layers(layer_values(content, inputs, "raw"), content, inputs, "raw")) is None
+    assert first_diverging(compare_files(content, content, inputs, "raw")) is None
     with pytest.raises(ModelError, match="name one"):
         trace_tflite(content, inputs)
     with pytest.raises(ModelError, match="takes image"):

@@ -209,3 +209,15 @@ def test_trust_is_given_to_either_folder(exported: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr("visionkit.evaluate.agreement.agreement", lambda *_: None)
     _agreement(read_described(exported), str(folder), None, {"trust_model": True})
     assert asked == [("tiny.tflite", {"task": None}), ("saved", {"task": "classify", "trust": True})]
+
+
+def test_integers_on_either_side_are_judged_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a float file next to one of integers, 5 % are no more than their arithmetic."""
+    x = np.linspace(1, 2, 6, dtype=np.float32)
+    files = {
+        b"float": TracedOperation("PAD", "", ("pad",), x, None),
+        b"int8": TracedOperation("PAD", "", ("pad",), x * np.float32(1.05), 0.1),
+    }
+    monkeypatch.setattr(divergence, "trace_tflite", lambda content, *_: [files[content]])
+    for reference, content in ((b"int8", b"float"), (b"float", b"int8")):
+        assert divergence.first_diverging(divergence.compare_files(reference, content, {})) is None

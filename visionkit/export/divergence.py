@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from visionkit.runtime.tflite_trace import TracedOperation, trace_tflite
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LayerDifference", "compare_layers", "first_diverging", "layer_outputs", "layer_values"]
+__all__ = ["LayerDifference", "compare_files", "compare_layers", "first_diverging", "layer_outputs"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -55,13 +55,13 @@ def compare_layers(
     only the last one says what the layer does.
 
     Args:
-        reference: outputs by layer, for the same inputs: `layer_outputs`, or `layer_values` of another file.
+        reference: outputs by layer, for the same inputs: `layer_outputs`.
         content, inputs, signature: as `trace_tflite`.
     """
     rows: list[LayerDifference] = []
     order = list(reference)
     traced = trace_tflite(content, inputs, signature)
-    last = {operation.layers[0]: operation for operation in traced if operation.layers}
+    last = {one.layers[0]: one for one in traced if one.layers}
     for operation in traced:
         if operation.layers and last[operation.layers[0]] is not operation:
             continue
@@ -108,13 +108,17 @@ def layer_outputs(model: keras.Model, inputs: Mapping[str, Array]) -> dict[str, 
     return {name: np.asarray(value, np.float32) for name, value in zip(tensors, found, strict=True)}
 
 
-def layer_values(content: bytes, inputs: Mapping[str, Array], signature: str | None = None) -> dict[str, Floats]:
-    """The same of another `.tflite`: by the last layer of each operation."""
-    return {
-        operation.layers[0]: operation.value
-        for operation in trace_tflite(content, inputs, signature)
-        if operation.layers
-    }
+def compare_files(
+    reference: bytes, content: bytes, inputs: Mapping[str, Array], signature: str | None = None
+) -> list[LayerDifference]:
+    """As `compare_layers`, one `.tflite` next to another; what is of integers in either is judged as such."""
+    told = _by_layer(reference, inputs, signature)
+    rows = compare_layers({layer: one.value for layer, one in told.items()}, content, inputs, signature)
+    return [replace(row, integer=row.integer or told[row.layer].scale is not None) for row in rows]
+
+
+def _by_layer(content: bytes, inputs: Mapping[str, Array], signature: str | None) -> dict[str, TracedOperation]:
+    return {one.layers[0]: one for one in trace_tflite(content, inputs, signature) if one.layers}
 
 
 def _nearest(

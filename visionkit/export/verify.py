@@ -16,7 +16,7 @@ from visionkit.errors import ModelError
 from visionkit.export.asking import Question, ask_alone
 from visionkit.export.box_match import compare_boxes
 from visionkit.export.check import EMBED_TOLERANCE, difference
-from visionkit.export.divergence import LayerDifference, compare_layers, layer_outputs, layer_values
+from visionkit.export.divergence import LayerDifference, compare_files, compare_layers, layer_outputs
 from visionkit.export.plan import ExportOptions, make_plan
 from visionkit.export.probes import NETWORK
 from visionkit.export.signatures import EMBED, IMAGE
@@ -136,23 +136,22 @@ def layer_differences(artifact: Artifact, against: Card | Artifact) -> dict[str,
             continue
         inputs = _as_floats(content, signature, inputs)
         if isinstance(against, Artifact):
-            reference = _values_of(against, signature, inputs)
+            found[signature] = _compared(against, content, signature, inputs)
         else:
-            reference = layer_outputs(networks[signature], inputs)
-        found[signature] = compare_layers(reference, content, inputs, signature)
+            found[signature] = compare_layers(layer_outputs(networks[signature], inputs), content, inputs, signature)
     return found
 
 
-def _values_of(artifact: Artifact, signature: str, inputs: Mapping[str, Array]) -> dict[str, Any]:
-    """What the layers of another `.tflite` say to the same inputs."""
-    if signature not in artifact.parts.values():
-        raise ModelError("layers-unknown", f"{artifact.path.name} has no signature {signature!r}")
+def _compared(against: Artifact, content: bytes, signature: str, inputs: Mapping[str, Array]) -> list[LayerDifference]:
+    """The layers of a `.tflite` next to those of another one."""
+    if signature not in against.parts.values():
+        raise ModelError("layers-unknown", f"{against.path.name} has no signature {signature!r}")
     try:
-        return layer_values(model_bytes(artifact.path), inputs, signature)
+        return compare_files(model_bytes(against.path), content, inputs, signature)
     except ModelError as error:
         if error.slug != "model-signature":
             raise
-        raise ModelError("layers-unknown", f"{artifact.path.name} takes other inputs: {error.message}") from error
+        raise ModelError("layers-unknown", f"{against.path.name} takes other inputs: {error.message}") from error
 
 
 def _as_floats(content: bytes, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
