@@ -105,5 +105,6 @@ def test_mistakes_in_the_request(model: Path, data: Path, tmp_path: Path) -> Non
     assert (network.exit_code, "is no detector" in network.stderr) == (2, True)
     argument = run("train", "detect", "--data", data, "--out", tmp_path / "out", "--arg", "widht=3")
     assert "error[network-arguments]" in argument.stderr
-    part = run("eval", "detect", "--data", data, "--model", model, "--part", "train", "--limit", 1)
+    given = ("eval", "detect", "--data", data, "--model", model, "--runtime", "keras")
+    part = run(*given, "--part", "train", "--limit", 1)
     assert part.exit_code == 4
