@@ -39,8 +39,9 @@ def test_pairing_takes_out_what_is_hard_for_both():
     """Both fail on the same 60 of 200, one more is lost: unpaired, each interval alone is 13 points wide."""
     both = compare_paired(classified(range(60)), classified(range(61)))
     assert both.drop.value == pytest.approx(0.5)
-    assert both.drop.low == 0
-    assert both.drop.high == pytest.approx(1.5, abs=0.5)  # Poisson(1): 3 of 200 at 97.5 %
+    # 1 / 202 +- 1.96 sqrt(2 - 1 / 202) / 202 (Agresti, Min); drawing again alone says 0 to 1.5
+    assert both.drop.low == pytest.approx(-0.88, abs=0.01)
+    assert both.drop.high == pytest.approx(1.87, abs=0.01)
     assert 100 * (both.before.high - both.before.low) > 10
 
 
@@ -64,6 +65,27 @@ def test_all_right_is_not_all_sure():
     assert paired.before.low == pytest.approx(0.981, abs=5e-4)
     assert paired.before.value == 1.0
     assert paired.before.high == pytest.approx(1.0)
+
+
+def test_nothing_changed_is_not_nothing_can_change():
+    """0 +- 1.96 / 202, and of each class of 50 images 0 +- 1.96 / 52."""
+    paired = compare_paired(classified([3]), classified([3]))
+    assert (paired.drop.low, paired.drop.high) == pytest.approx((-0.97, 0.97), abs=0.005)
+    assert paired.classes[1][2].high == pytest.approx(3.77, abs=0.005)
+
+
+def test_the_true_loss_is_in_the_interval_as_often_as_it_says():
+    """A loss of 1 point measured on 150 images: in a fifth of all trials not one image shows it."""
+    rng = np.random.default_rng(0)
+    inside, drawn_alone = [], []
+    for seed in range(300):
+        lost = np.flatnonzero(rng.random(150) < 0.01)
+        paired = compare_paired(classified([], 150, 2), classified(lost, 150, 2), draws=200, seed=seed)
+        inside.append(paired.drop.low <= 1 <= paired.drop.high)
+        again = np.random.default_rng(seed).binomial(150, len(lost) / 150, 200) / 1.5
+        drawn_alone.append(np.quantile(again, 0.025) <= 1 <= np.quantile(again, 0.975))
+    assert np.mean(inside) >= 0.94
+    assert np.mean(drawn_alone) < 0.85  # the control: the bootstrap alone
 
 
 def test_other_images_are_refused():
