@@ -36,6 +36,17 @@ class KindsType(click.ParamType):
         return tuple(dict.fromkeys(part.strip() for part in str(value).lower().split(",") if part.strip()))
 
 
+def _list_kinds(ctx: click.Context, param: click.Parameter, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Tells what there is and ends, whatever else is missing on the command line."""
+    if kinds == ("list",) and not ctx.resilient_parsing:
+        from visionkit.compress.variants import KINDS
+
+        for line in table([["KIND", "WHAT IT IS"], *([kind.name, kind.says] for kind in KINDS.values())]):
+            emit(line)
+        ctx.exit()
+    return kinds
+
+
 @click.command(
     epilog=examples(
         "visionkit quantize sign_digits --data photos/ --split runs/mine/split.json",
@@ -57,6 +68,8 @@ class KindsType(click.ParamType):
     type=KindsType(),
     default="float16,dynamic,int8,int8-io",
     show_default=True,
+    is_eager=True,
+    callback=_list_kinds,
     metavar="KIND,…",
     help="What to build: float16, dynamic, int8, int8-io, qat …; `--kinds list` tells them all.",
 )
@@ -121,12 +134,6 @@ def command(model: str, kinds: tuple[str, ...], out: Path | None, as_json: bool,
     the calibration. DIR gets the models, verdict.json and report.html, which opens without network. Damaged files are
     told and not counted; the exit code is then 4.
     """
-    from visionkit.compress.variants import KINDS
-
-    if kinds == ("list",):
-        for line in table([["KIND", "WHAT IT IS"], *([kind.name, kind.says] for kind in KINDS.values())]):
-            emit(line)
-        return 0
     from visionkit.compress.judging import judge_variants
 
     judged = judge_variants(
