@@ -248,13 +248,14 @@ def _cost(report: QuantizeReport, first: VariantFacts, last: VariantFacts) -> st
 def how_html(report: QuantizeReport) -> str:
     nouns, bounds = report.nouns, report.bounds
     threads = " and ".join(str(timing.threads) for timing in report.reference.timings)
+    unseen = ", joined with Agresti and Min’s, which allows for what did not show" if report.metric == "top-1" else ""
     return (
         f"<h2>How this was measured</h2><p>Each variant answered the same {nouns.told(report.reference.images)} with "
         "labels through the task that VisionKit’s commands use. The loss is that of the difference to float on the "
         f"same {nouns.units}, its 95 % interval from drawing the {nouns.units}{nouns.within} again and again (paired "
-        f"bootstrap). A variant passes when that whole interval is within {bounds.max_drop:g} of the hundred points, "
-        f"no {nouns.group} loses more than {bounds.max_class_drop:g} points beyond chance, its calibration has no "
-        "fault, and it is fast enough. Of those that pass, the fastest is chosen; of equally fast ones the "
+        f"bootstrap{unseen}). A variant passes when that whole interval is within {bounds.max_drop:g} of the hundred "
+        f"points, no {nouns.group} loses more than {bounds.max_class_drop:g} points beyond chance, its calibration has "
+        "no fault, and it is fast enough. Of those that pass, the fastest is chosen; of equally fast ones the "
         f"smallest.</p><p>Times are of this machine, with {threads or '?'} threads, from a decoded {nouns.shot} to "
         "the result; the variants took turns, so that a busy moment met all of them. The table has the faster number "
         "of threads. Sizes are of the whole file, with the card and the probes in it.</p>"
