@@ -105,6 +105,6 @@ def full_environment() -> Environment:
 def edge_environment() -> Environment:
     """`requirements-edge.txt`, and the wheel without its dependencies."""
     env = Environment("edge")
-    env.pip("install", "-q", "-r", ROOT / "requirements-edge.txt")
+    env.pip("install", "-q", "--no-compile", "-r", ROOT / "requirements-edge.txt")
     env.pip("install", "-q", "--no-deps", built_wheel())
     return env

@@ -111,7 +111,7 @@ def install(venv: Path, extras: list[str], missing: list[str]) -> None:
     wanted = requirements((ROOT / "setup.cfg").read_text(encoding="utf-8"), extras, headless)
     if headless and DESKTOP in before:  # the libraries went away: its files must be gone before the other lays its own
         pip("uninstall", "-y", DESKTOP, HEADLESS)
-    pip("install", "-q", *wanted)
+    pip("install", "-q", "--no-compile", *wanted)  # what is used is compiled when it is first imported
     for command in repair(installed_opencv(venv), headless):
         pip(*command)
     pip("install", "-q", "--no-deps", "-e", str(ROOT))

@@ -36,6 +36,7 @@ NETWORKS = (
     "vgg16",
 )
 HEAVY = ("alexnet", "vgg16")
+SMALL = ("googlenet", "mobilenet_v2", "mobilenet_v3_small", "resnet18")  # test_references.py has them in LiteRT, too
 
 
 def scaled(image: np.ndarray) -> np.ndarray:
@@ -86,7 +87,7 @@ def litert_error(name: str, model: keras.Model, reference: Reference, cache: Pat
     return error(np.concatenate(found), logits)
 
 
-@pytest.mark.parametrize("name", sorted({*NETWORKS} - {*HEAVY}))
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - {*HEAVY, *SMALL}))
 def test_logits_are_torchvisions(name: str, parity: Path, tmp_path: Path) -> None:
     reference = Reference.read(parity, name)
     model = loaded(name, reference, checkpoint(reference, tmp_path / f"{name}.pth"))
@@ -94,8 +95,8 @@ def test_logits_are_torchvisions(name: str, parity: Path, tmp_path: Path) -> Non
     assert litert_error(name, model, reference, tmp_path) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", HEAVY)
-def test_heavy_networks_logits_are_torchvisions_in_keras(name: str, parity: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*HEAVY, *SMALL])
+def test_networks_logits_are_torchvisions_in_keras(name: str, parity: Path, tmp_path: Path) -> None:
     reference = Reference.read(parity, name)
     model = loaded(name, reference, checkpoint(reference, tmp_path / f"{name}.pth"))
     assert keras_error(name, model, reference) < TOLERANCE
@@ -103,8 +104,8 @@ def test_heavy_networks_logits_are_torchvisions_in_keras(name: str, parity: Path
 
 @pytest.mark.slow  # TensorFlow's converter takes a minute or more, and 5 GB for VGG-16
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", HEAVY)
-def test_heavy_networks_logits_are_torchvisions_in_litert(name: str, parity: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*HEAVY, *SMALL])
+def test_networks_logits_are_torchvisions_in_litert(name: str, parity: Path, tmp_path: Path) -> None:
     reference = Reference.read(parity, name)
     model = loaded(name, reference, reference.state())
     assert litert_error(name, model, reference, tmp_path) < TOLERANCE

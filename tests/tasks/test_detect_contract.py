@@ -72,11 +72,9 @@ def test_it_says_what_it_is(task) -> None:
     assert (said["runtime"], said["precision"]) == ("litert", "float32")
 
 
-def test_batches_and_instances_answer_alike(source) -> None:
-    how = {"runtime": "litert", "threads": 1, "conf": 0.05, "max_det": 20}
-    one = load_detector(source, **how)
-    other = load_detector(source, batch=2, instances=2, **how)
-    for a, b in zip(one(pictures()), other(pictures()), strict=True):
+def test_batches_and_instances_answer_alike(source, task) -> None:
+    other = load_detector(source, runtime="litert", threads=1, conf=0.05, max_det=20, batch=2, instances=2)
+    for a, b in zip(task(pictures()), other(pictures()), strict=True):
         np.testing.assert_allclose(a.xyxy, b.xyxy, atol=0.05)
         np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-4)
     assert (other.batch, other.instances) == (2, 2)
