@@ -193,7 +193,7 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         _row("float16", "weights in half precision: half the size, computed in float"),
-        _row("dynamic", "weights in 8 bits, activations in float: a quarter of the size, its speed depends"),
+        _row("dynamic", "weights in 8 bits, activations in float: a quarter of the size; measure its speed"),
         _row("int8", "weights and activations in 8 bits, float at the ends", calibrated=True, rescuable=True),
         _row("int8-io", "the same with integers at the ends too", calibrated=True, rescuable=True),
         _aware("qat", "trained on with rounding, so that 8 bits hurt less", taught=False),
