@@ -77,7 +77,13 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("line", QUICK)
+# VGG-16 is 134 million weights drawn at random; of the others a sibling is tried at each run
+HEAVY = ("vgg", "inspect resnet50", "track frames/")
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=[pytest.mark.slow] * any(word in line for word in HEAVY)) for line in QUICK]
+)
 def test_example_works_when_pasted(line, folder):
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

@@ -33,7 +33,6 @@ QUICK = {
     ("sign_digits_stn", "litert"),
     ("skin", "litert"),
     ("siambox_light", "litert"),
-    ("bccd_cells", "savedmodel"),
 }
 
 

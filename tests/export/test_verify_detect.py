@@ -31,7 +31,10 @@ def made(card: Path) -> Callable[[str], Path]:
     return functools.cache(export)
 
 
-@pytest.mark.parametrize("kind", ["litert", "keras", "onnx"])
+# of the others test_verify.py asks a classifier at each run
+@pytest.mark.parametrize(
+    "kind", ["litert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("keras", "onnx"))]
+)
 def test_a_detector_answers_its_probes(made: Callable[[str], Path], kind: str) -> None:
     path = made(kind)
     rows = check_probes(read_described(path))

@@ -71,6 +71,7 @@ def test_open_sizes_and_saved_weights(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(free(x, training=False)), expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow  # seconds; as every card does in tests/export/test_every_card.py, and FCN at each run
 def test_savedmodel_loaded_by_tensorflow_alone_equals_keras(tmp_path: Path) -> None:
     import tensorflow as tf
 

@@ -263,6 +263,7 @@ def test_litert_gives_torchvisions_maps_and_boxes(case: Case, tmp_path: Path) ->
     pipeline.close()
 
 
+@pytest.mark.slow  # tests/export/test_export_rcnn.py has a whole graph in LiteRT at each run
 @small
 def test_litert_runs_the_whole_graph(case: Case, tmp_path: Path) -> None:
     with compile_model(case.model, runtime="litert", cache_dir=tmp_path) as runner:

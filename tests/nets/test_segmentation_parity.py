@@ -77,10 +77,11 @@ def test_scores_and_labels_are_torchvisions(name: str, shared: Path, tmp_path: P
     check(name, logits, reference)
 
 
-HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in ("deeplabv3_resnet50", "fcn_resnet50")]
+LIGHT = "lraspp_mobilenet_v3_large"  # whose conversion takes seconds
+HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in sorted({*NAMES} - {LIGHT})]
 
 
-@pytest.mark.parametrize("name", [*sorted(set(NAMES) - {"deeplabv3_resnet50", "fcn_resnet50"}), *HEAVY])
+@pytest.mark.parametrize("name", [LIGHT, *HEAVY])
 def test_litert_gives_torchvisions_scores_and_labels(name: str, shared: Path, tmp_path: Path) -> None:
     """Slow ones: TensorFlow's converter takes half a minute for a ResNet."""
     reference = Reference.read(shared / "parity", name)

@@ -89,7 +89,8 @@ def test_anchors_are_torchvisions(reference: Reference) -> None:
     np.testing.assert_array_equal(RULE.anchors(), reference.arrays["anchors"])
 
 
-@pytest.mark.parametrize("runtime", ["keras", "litert"])
+# tests/export has another of its kind in LiteRT at each run
+@pytest.mark.parametrize("runtime", ["keras", pytest.param("litert", marks=pytest.mark.slow)])
 def test_logits_deltas_and_boxes_are_torchvisions(
     runtime: str, answers: Callable[[str], Answer], reference: Reference
 ) -> None:

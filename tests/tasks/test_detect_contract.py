@@ -123,7 +123,7 @@ def test_a_cards_options_hold_and_the_calls_go_before_them(tmp_path) -> None:
 
 def test_another_size_of_input(tmp_path) -> None:
     folder = write_detect_card(tmp_path / "tiny")
-    task = load_detector(folder, runtime="litert", size_hw=(64, 160), conf=0.05)
+    task = load_detector(folder, runtime="keras", size_hw=(64, 160), conf=0.05)
     assert task.fit((300, 400)).input_hw == (64, 160)
     assert_is_detections(task(pictures()[0]), (90, 61), 3)
 
