@@ -35,8 +35,9 @@ elif moment == "checked":  # before it is described
     exporting.attach = die
 elif moment == "described":  # before it gets its name
     destination.OutputFile.publish = die
-    import visionkit.export.folder
-    visionkit.export.folder._publish = die
+    from visionkit.export import folder as published
+    published._put.__name__  # a name that is gone would kill nothing
+    published._put = die
 elif moment == "overwriting":  # the old one has been moved away, or is about to be replaced
     os.replace = die
     import pathlib
