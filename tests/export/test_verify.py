@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.export.unsaturated import small_card
 from visionkit.cli.shell import run as shell
 from visionkit.errors import ModelError
 from visionkit.export import export_model
@@ -27,18 +26,6 @@ from visionkit.weights import load_card
 from visionkit.weights.artifact import attach, describe_artifact, model_bytes
 
 BENT = "layer2.0.conv1"
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_card(tmp_path_factory.mktemp("cards") / "tiny")[0].folder
-
-
-@pytest.fixture(scope="module")
-def exported(card: Path) -> Path:
-    path = card.parent / "tiny.tflite"
-    export_model(card, path, format="litert")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.export.unsaturated import small_card
 from tests.tasks.made_segment import write_segment_card
 from visionkit.cli.shell import run
 from visionkit.cli.verify import _agreement
@@ -24,18 +23,6 @@ from visionkit.export.verify import check_probes, read_described
 from visionkit.runtime.tflite_trace import TracedOperation
 from visionkit.weights import load_card
 from visionkit.weights.artifact import attach, describe_artifact, read_artifact
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_card(tmp_path_factory.mktemp("cards") / "tiny")[0].folder
-
-
-@pytest.fixture(scope="module")
-def exported(card: Path) -> Path:
-    path = card.parent / "tiny.tflite"
-    export_model(card, path, format="litert")
-    return path
 
 
 def verify(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

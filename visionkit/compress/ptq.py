@@ -19,7 +19,7 @@ from visionkit.errors import ModelError, UsageError
 from visionkit.runtime.base import Array
 from visionkit.runtime.tflite_file import merge_signatures, split_signatures
 from visionkit.runtime.tflite_watch import Feed
-from visionkit.weights.artifact import Artifact, attach, describe_artifact, model_bytes, read_artifact
+from visionkit.weights.artifact import Artifact, attach, describe_artifact, model_bytes, read_artifact, written_artifact
 
 if TYPE_CHECKING:
     from visionkit.compress.calibration import Calibration
@@ -134,10 +134,7 @@ def publish(
         kept = {part: name for part, name in artifact.parts.items() if name not in rebuilt.dropped}
         description = describe_artifact(card, kind=kind, parts=kept, probes=probes, made=notes)
         attach(made, description, probes)
-    written = read_artifact(target)
-    if written is None:
-        raise ModelError("artifact-corrupt", f"'{target}' does not tell what it is after it was written")
-    return written
+    return written_artifact(target)
 
 
 def rebuild(parts: Mapping[str, bytes], networks: Mapping[str, bytes], *, integer_io: bool = False) -> Rebuilt:

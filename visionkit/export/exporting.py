@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from visionkit.errors import ModelError, UsageError
+from visionkit.errors import UsageError
 from visionkit.export.destination import check_target, destination
 from visionkit.export.plan import ExportOptions, ExportPlan, make_plan
 from visionkit.export.size_check import check_size
 from visionkit.io.files import check_not_input, writing_to
 from visionkit.weights import card_names, load_card
-from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact
+from visionkit.weights.artifact import Artifact, attach, describe_artifact, read_artifact, written_artifact
 from visionkit.weights.card import Card, sha256_of
 
 if TYPE_CHECKING:
@@ -91,14 +91,12 @@ def export_model(
 
     chosen = find_format(format)
     card = _card(model)
-    _check_options(card, format, batch, crf, allow_select_tf_ops)
+    options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress, change)
+    _check_options(card, options, allow_select_tf_ops)
     with writing_to(path):
         check_not_input(Path(path), [card.folder, *([] if weights is None else [weights])])
     target = check_target(path, chosen.suffix, overwrite=overwrite)
     check_backend(format)
-    options = ExportOptions(format, size_hw, batch, crf, weights, notice, progress, change)
-    if change is not None and card.task != "classify":
-        raise UsageError("option-unfit", f"{card.name} is a model to {card.task}; changed are networks of classifiers.")
     plan = make_plan(card, options)
     if size_hw is not None and (told := check_size(plan, card, size_hw)):
         plan.notes = {**plan.notes, "size": told}
@@ -131,10 +129,7 @@ class _Export:
             told = asked if self.options.format != "keras" or "" not in self.plan.parts else trials
             kept = stored(told, [image[..., ::-1] for image in shown], STORED_BYTES)
             self._describe(made, signatures, kept, agreement)
-        artifact = read_artifact(target)
-        if artifact is None:
-            raise ModelError("artifact-corrupt", f"'{target}' does not tell what it is after it was written")
-        return artifact
+        return written_artifact(target)
 
     def _checked(self, made: Path, asked: list[Trial], target: Path) -> Agreement:
         """What was written, run; of a file that no interpreter here runs, the graph it was converted from."""
@@ -223,10 +218,13 @@ def _exported(model: str | os.PathLike[str]) -> Artifact | None:
     return None if os.fspath(model) in card_names() else read_artifact(os.fspath(model))
 
 
-def _check_options(card: Card, name: str, batch: int, crf: Any, select_tf_ops: bool) -> None:
-    if batch < 1:
-        raise ValueError(f"`batch` must be a positive integer. Received: batch={batch!r}.")
-    if crf is not None and card.task != "segment":
+def _check_options(card: Card, options: ExportOptions, select_tf_ops: bool) -> None:
+    name = options.format
+    if options.batch < 1:
+        raise ValueError(f"`batch` must be a positive integer. Received: batch={options.batch!r}.")
+    if options.change is not None and card.task != "classify":
+        raise UsageError("option-unfit", f"{card.name} is a model to {card.task}; changed are networks of classifiers.")
+    if options.crf is not None and card.task != "segment":
         raise UsageError("option-unfit", f"{card.name} is a model to {card.task}; a CRF refines segmentations.")
     if card.task == "track" and name in ONE_GRAPH:
         raise UsageError(

@@ -26,7 +26,16 @@ from visionkit.weights.card import Card
 from visionkit.weights.card_file import parse_card
 from visionkit.weights.schema import Field, SchemaError, check
 
-__all__ = ["Artifact", "attach", "describe_artifact", "has_description", "model_bytes", "read_artifact", "retell"]
+__all__ = [
+    "Artifact",
+    "attach",
+    "describe_artifact",
+    "has_description",
+    "model_bytes",
+    "read_artifact",
+    "retell",
+    "written_artifact",
+]
 
 Array = npt.NDArray[Any]
 
@@ -221,9 +230,14 @@ def retell(artifact: Artifact, kind: str, **made: Any) -> Artifact:
     probes, facts = artifact.probes(), {**artifact.made, **made}
     told = describe_artifact(artifact.card, kind=kind, parts=artifact.parts, probes=probes, made=facts)
     attach(artifact.path, told, probes)
-    found = read_artifact(artifact.path)
+    return written_artifact(artifact.path)
+
+
+def written_artifact(path: Path) -> Artifact:
+    """What was just written at `path`, read again. Raises ModelError as `read_artifact` and where there is none."""
+    found = read_artifact(path)
     if found is None:
-        raise _corrupt(artifact.path, "it does not tell what it is after it was written")
+        raise _corrupt(path, "it does not tell what it is after it was written")
     return found
 
 
